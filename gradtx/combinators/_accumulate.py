@@ -1,0 +1,131 @@
+"""Sum gradients over several calls and update once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gradtx.core import (
+    Count,
+    DTypeLike,
+    GradientTransformation,
+    Inner,
+    PerParam,
+    as_transformation,
+    check_count,
+    dtype_of,
+    hide,
+    map_leaves,
+    reveal,
+    safe_increment,
+    transformation,
+    zero_count,
+    zeros_like,
+)
+
+
+class AccumulateState(NamedTuple):
+    """The state of `accumulate`.
+
+    Attributes:
+      mini_step: calls since the last update of the inner transformation.
+      gradient_step: updates of the inner transformation.
+      inner_opt_state: its state, untouched between updates.
+      acc_grads: the sum of the gradients since the last update.
+    """
+
+    mini_step: Count
+    gradient_step: Count
+    inner_opt_state: Inner
+    acc_grads: PerParam
+
+
+@transformation
+def accumulate(
+    inner: GradientTransformation,
+    every: int | Callable[[Any], Any],
+    *,
+    mean: bool = True,
+    accumulator_dtype: DTypeLike | None = None,
+):
+    """Update with the mean of `every` gradients, and with nothing in between.
+
+    `acc ← acc + g`; at every k-th call `u ← inner(acc/k)`, `acc ← 0`, else `u ← 0`
+
+    The inner transformation runs at every k-th call only, under `lax.cond`: between
+    them its state, its counts and its cost stand still. A NaN stays in its window.
+
+    Args:
+      inner: what turns the accumulated gradient into an update.
+      every: calls per update, 1 or more, or a schedule of the updates made so far.
+      mean: whether to take the mean of the gradients; else their sum.
+      accumulator_dtype: dtype of the sum; by default the parameters', but at least
+        float32.
+
+    Raises:
+      ArgumentError: if `every` is no schedule and no integer of 1 or more.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.accumulate(gradtx.sgd(1.0), every=2)
+      >>> state = tx.init({"w": jnp.zeros(1)})
+      >>> for g in (1.0, 3.0):
+      ...     updates, state = tx.update({"w": jnp.full(1, g)}, state)
+      ...     print(updates["w"].tolist())
+      [0.0]
+      [-2.0]
+
+    Source: Ott et al. 2018, arXiv:1806.00187, section 3 (cumulative updates).
+    """
+    inner = as_transformation(inner)
+    if not callable(every):
+        check_count(1, every=every)
+
+    def init(params):
+        return AccumulateState(
+            mini_step=zero_count(params),
+            gradient_step=zero_count(params),
+            inner_opt_state=inner.init(params),
+            acc_grads=zeros_like(params, accumulator_dtype, wide=True),
+        )
+
+    def update(updates, state, params=None, **extra):
+        calls = every(state.gradient_step) if callable(every) else every
+        calls = jnp.asarray(calls, jnp.int32)
+
+        def add(g, acc):  # g, acc: one leaf, same shape
+            acc = acc + g
+            return g, acc
+
+        _, acc = map_leaves(add, updates, state.acc_grads, outputs=2)
+        mini_step = safe_increment(state.mini_step)
+        divisor = calls if mean else 1
+
+        def emit():
+            def settle(g, acc, *, divisor):
+                return acc / divisor
+
+            gathered = map_leaves(settle, updates, acc, divisor=divisor)
+            new, inner_state = inner.update(
+                gathered, state.inner_opt_state, params, **extra
+            )
+            steps = safe_increment(state.gradient_step)
+            zero = jnp.zeros_like(mini_step)
+            state_ = AccumulateState(zero, steps, inner_state, zeros_like(acc))
+            return hide(moving, new), state_
+
+        def wait():
+            kept = (state.gradient_step, state.inner_opt_state, acc)
+            still = zeros_like(hide(moving, updates))
+            return still, AccumulateState(mini_step, *kept)
+
+        # float0 belongs to no branch: it goes around the condition
+        moving = jax.tree.map(lambda g: dtype_of(g) != jax.dtypes.float0, updates)
+        new, state = lax.cond(mini_step >= calls, emit, wait)
+        return reveal(moving, new, updates), state
+
+    return init, update

@@ -1,0 +1,115 @@
+"""Give each group of leaves a transformation of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from gradtx.combinators._masked import masked
+from gradtx.core import (
+    ArgumentError,
+    GradientTransformation,
+    Inner,
+    as_transformation,
+    path_of,
+    transformation,
+)
+
+
+class PartitionState(NamedTuple):
+    """The state of `partition`: one state per label, each for its own leaves."""
+
+    inner_states: Inner
+
+
+#: The name of the state under optax's older spelling.
+MultiTransformState = PartitionState
+
+
+@transformation
+def partition(
+    transforms: Mapping[Hashable, GradientTransformation],
+    param_labels: Any,
+    *,
+    mask_compatible_extra_args: bool = False,
+):
+    """Apply to each leaf the transformation that belongs to its label.
+
+    `u ← transforms[label(leaf)](g)`
+
+    Args:
+      transforms: a transformation for each label.
+      param_labels: a tree of labels like the parameters or a prefix of it, or a
+        function from the parameters to such a tree: `label_paths(...)`, or a selector
+        for the labels `True` and `False`. It is called with the updates where
+        `update` gets no parameters.
+      mask_compatible_extra_args: as in `masked`.
+
+    Raises:
+      ArgumentError: if a leaf has a label that `transforms` lacks, or the labels do
+        not fit the parameters.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.partition(
+      ...     {"slow": gradtx.sgd(0.1), "fast": gradtx.sgd(1.0)},
+      ...     gradtx.label_paths({"embed": "slow"}, default="fast"),
+      ... )
+      >>> g = {"embed": jnp.ones(1), "head": jnp.ones(1)}
+      >>> tx.update(g, tx.init(g))[0]["head"].tolist()
+      [-1.0]
+
+    Source: the parameter groups of torch.optim.
+    """
+    inner = {label: as_transformation(tx) for label, tx in transforms.items()}
+
+    def group(label):
+        def chosen(tree):
+            return jax.tree.map(
+                lambda it: it == label, _labels(param_labels, tree, inner)
+            )
+
+        return masked(
+            inner[label], chosen, mask_compatible_extra_args=mask_compatible_extra_args
+        )
+
+    groups = {label: group(label) for label in inner}
+
+    def init(params):
+        return PartitionState({k: tx.init(params) for k, tx in groups.items()})
+
+    def update(updates, state, params=None, **extra):
+        states = {}
+        for label, tx in groups.items():
+            before = state.inner_states[label]
+            updates, states[label] = tx.update(updates, before, params, **extra)
+        return updates, PartitionState(states)
+
+    return init, update
+
+
+#: optax's older spelling.
+multi_transform = partition
+
+
+def _labels(param_labels: Any, tree: Any, known: Mapping[Hashable, Any]) -> Any:
+    labels = param_labels(tree) if callable(param_labels) else param_labels
+    try:
+        spread = jax.tree.map(
+            lambda label, part: jax.tree.map(lambda _: label, part), labels, tree
+        )
+    except ValueError as error:
+        raise ArgumentError(
+            "the labels are neither of the structure of the parameters nor a prefix of "
+            f"it: {str(error).splitlines()[0]} A function of the parameters, such as "
+            "label_paths(...), always fits."
+        ) from None
+    for path, label in jax.tree_util.tree_leaves_with_path(spread):
+        if label not in known:
+            raise ArgumentError(
+                f"params{path_of(path)} has the label {label!r}, for which there is no "
+                f"transformation; there are some for {list(known)}."
+            )
+    return spread

@@ -1,0 +1,143 @@
+"""What a transformation is: the value, its state's roles, composition, numerics.
+
+This room knows no algorithm and imports only jax and numpy.
+"""
+
+from gradtx.core._apply import (
+    apply_updates as apply_updates,
+)
+from gradtx.core._basic import (
+    identity as identity,
+    init_empty as init_empty,
+    set_to_zero as set_to_zero,
+    stateless as stateless,
+    stateless_with_tree_map as stateless_with_tree_map,
+)
+from gradtx.core._call import (
+    dtype_of as dtype_of,
+)
+from gradtx.core._chain import (
+    chain as chain,
+    link_names as link_names,
+    named_chain as named_chain,
+)
+from gradtx.core._checks import (
+    check_count as check_count,
+    check_decay as check_decay,
+    check_non_negative as check_non_negative,
+    check_positive as check_positive,
+    is_static as is_static,
+    require_params as require_params,
+)
+from gradtx.core._collectives import (
+    all_max as all_max,
+    all_sum as all_sum,
+    axes_of as axes_of,
+    check_axes as check_axes,
+    shards as shards,
+    tracks_variance as tracks_variance,
+    varying as varying,
+    varying_axes as varying_axes,
+)
+from gradtx.core._describe import (
+    build as build,
+    describe as describe,
+    hyperparameters as hyperparameters,
+)
+from gradtx.core._errors import (
+    ArgumentError as ArgumentError,
+    AxisNameError as AxisNameError,
+    DescriptionError as DescriptionError,
+    DtypeError as DtypeError,
+    GradtxError as GradtxError,
+    MissingArgumentError as MissingArgumentError,
+    ShapeError as ShapeError,
+    TreeMismatchError as TreeMismatchError,
+)
+from gradtx.core._map import (
+    any_shape as any_shape,
+    map_leaves as map_leaves,
+)
+from gradtx.core._masking import (
+    MaskedNode as MaskedNode,
+    hide as hide,
+    hide_like as hide_like,
+    reveal as reveal,
+)
+from gradtx.core._norms import (
+    ScaledNorm as ScaledNorm,
+    global_norm as global_norm,
+    leaf_norm as leaf_norm,
+    scaled_norm as scaled_norm,
+)
+from gradtx.core._numerics import (
+    abs_sq as abs_sq,
+    bias_correction as bias_correction,
+    bits as bits,
+    cast as cast,
+    real_dtype as real_dtype,
+    safe_increment as safe_increment,
+    scalar_dtype as scalar_dtype,
+    widened as widened,
+    working as working,
+)
+from gradtx.core._roles import (
+    Count as Count,
+    EmptyState as EmptyState,
+    Factored as Factored,
+    Inner as Inner,
+    Key as Key,
+    PerParam as PerParam,
+    Role as Role,
+    Scalar as Scalar,
+    roles as roles,
+)
+from gradtx.core._schedule import (
+    Schedule as Schedule,
+    schedule as schedule,
+    value_at as value_at,
+)
+from gradtx.core._selector import (
+    Selector as Selector,
+    all_of as all_of,
+    any_of as any_of,
+    label_paths as label_paths,
+    ndim_at_least as ndim_at_least,
+    none_of as none_of,
+    path_matches as path_matches,
+    resolve_mask as resolve_mask,
+    selector as selector,
+    slashed as slashed,
+)
+from gradtx.core._transformation import (
+    GradientTransformation as GradientTransformation,
+    GradientTransformationExtraArgs as GradientTransformationExtraArgs,
+    as_transformation as as_transformation,
+    transformation as transformation,
+    with_extra_args_support as with_extra_args_support,
+)
+from gradtx.core._tree import (
+    check_shapes as check_shapes,
+    check_structure as check_structure,
+    full_like as full_like,
+    path_of as path_of,
+    scalar_like as scalar_like,
+    second_moment_like as second_moment_like,
+    shape_of as shape_of,
+    size as size,
+    zero_count as zero_count,
+    zeros_like as zeros_like,
+)
+from gradtx.core._types import (
+    ArrayTree as ArrayTree,
+    AxisName as AxisName,
+    DTypeLike as DTypeLike,
+    MaskOrFn as MaskOrFn,
+    Numeric as Numeric,
+    OptState as OptState,
+    Params as Params,
+    ScalarOrSchedule as ScalarOrSchedule,
+    TransformInitFn as TransformInitFn,
+    TransformUpdateFn as TransformUpdateFn,
+    Updates as Updates,
+)

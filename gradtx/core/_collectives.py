@@ -1,0 +1,83 @@
+"""Sum over mapped axes, and say clearly when an axis is not there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import lax
+
+from gradtx.core._errors import AxisNameError
+from gradtx.core._types import AxisName
+
+
+def axes_of(axis_name: AxisName | None) -> tuple[str, ...]:
+    """Return axis names as a tuple: none, one or several."""
+    if axis_name is None:
+        return ()
+    return axis_name if isinstance(axis_name, tuple) else (axis_name,)
+
+
+def check_axes(axis_name: AxisName | None) -> None:
+    """Raise `AxisNameError` for an axis that nothing around this code binds."""
+    for axis in axes_of(axis_name):
+        try:
+            lax.axis_index(axis)
+        except NameError:
+            raise AxisNameError(
+                f"axis {axis!r} is not mapped here. Run update inside jax.pmap(..., "
+                f"axis_name={axis!r}) or a jax.shard_map over a mesh with that axis, "
+                "or leave the axis name out under plain jit, where arrays are whole."
+            ) from None
+
+
+def varying_axes(x: Any, axis_name: AxisName | None) -> tuple[str, ...]:
+    """Return those of the named axes over which `x` may differ between devices.
+
+    `shard_map` with `check_vma=True` knows this of every array. Elsewhere (`pmap`,
+    `vmap`, `check_vma=False`) nothing is known and all named axes are returned.
+    """
+    return tuple(
+        axis
+        for axis in axes_of(axis_name)
+        if not tracks_variance(axis) or axis in jax.typeof(x).manual_axis_type.varying
+    )
+
+
+def varying(x: jax.Array, axis_name: AxisName | None) -> jax.Array:
+    """Return `x` typed as one value per device of the named axes.
+
+    Summing a number that is equal everywhere then counts it once per device.
+    """
+    known = [a for a in axes_of(axis_name) if tracks_variance(a)]
+    missing = tuple(a for a in known if a not in jax.typeof(x).manual_axis_type.varying)
+    return lax.pcast(x, missing, to="varying") if missing else x
+
+
+def shards(x: Any, axis_name: AxisName | None) -> int:
+    """Return over how many devices of the named axes `x` is spread."""
+    return math.prod(lax.axis_size(axis) for axis in varying_axes(x, axis_name))
+
+
+def tracks_variance(axis: str) -> bool:
+    """Say whether array types here tell over which axes arrays vary."""
+    return axis in jax.typeof(lax.axis_index(axis)).manual_axis_type.varying
+
+
+def all_sum(x: jax.Array, axis_name: AxisName | None) -> jax.Array:
+    """Sum `x` over those named axes over which it varies; else return it as it is."""
+    return _reduced(lax.psum, x, axis_name)
+
+
+def all_max(x: jax.Array, axis_name: AxisName | None) -> jax.Array:
+    """Take the maximum of `x` over those named axes over which it varies."""
+    return _reduced(lax.pmax, x, axis_name)
+
+
+def _reduced(
+    collective: Callable[..., jax.Array], x: jax.Array, axis_name: AxisName | None
+) -> jax.Array:
+    axes = varying_axes(x, axis_name)
+    return collective(x, axes) if axes else x

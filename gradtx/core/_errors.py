@@ -1,0 +1,63 @@
+"""Define the errors that gradtx raises.
+
+```
+GradtxError
+├── ArgumentError (ValueError)         an argument of a factory that makes no sense
+├── MissingArgumentError (ValueError)  `update` was called without what the link needs
+├── TreeMismatchError (ValueError)     two trees differ: a leaf missing or unexpected
+│   └── ShapeError                     a leaf of another shape
+├── DtypeError (TypeError)             a leaf of a dtype that the operation excludes
+├── AxisNameError (NameError)          a collective over an axis that is not mapped here
+└── DescriptionError (TypeError)       a value that JSON cannot carry, or data that
+                                       describes no value
+```
+
+Every message says what was wrong, what was got and how to mend it. `link` is the
+transformation that raised, put in front of the message.
+"""
+
+from __future__ import annotations
+
+
+class GradtxError(Exception):
+    """Any error that gradtx raises on purpose.
+
+    Attributes:
+      link: name of the transformation that raised, or `None`.
+    """
+
+    def __init__(self, message: str, link: str | None = None):
+        super().__init__(message, link)
+        self.link = link
+
+    def __str__(self) -> str:
+        message = self.args[0]
+        return f"{self.link}: {message}" if self.link else message
+
+
+class ArgumentError(GradtxError, ValueError):
+    """An argument of a factory is out of its range or of the wrong kind."""
+
+
+class MissingArgumentError(GradtxError, ValueError):
+    """`update` was called without an argument that the transformation needs."""
+
+
+class TreeMismatchError(GradtxError, ValueError):
+    """Two trees that must have one structure differ."""
+
+
+class ShapeError(TreeMismatchError):
+    """Two leaves that must have one shape differ."""
+
+
+class DtypeError(GradtxError, TypeError):
+    """A leaf has a dtype that the operation excludes."""
+
+
+class AxisNameError(GradtxError, NameError):
+    """A collective names an axis that no `pmap`, `vmap` or `shard_map` binds."""
+
+
+class DescriptionError(GradtxError, TypeError):
+    """A value cannot be written as plain data, or data describes no value."""

@@ -1,0 +1,145 @@
+"""Measure pytrees by their norm, without overflow, underflow or lost leaves."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gradtx.core._call import dtype_of
+from gradtx.core._collectives import all_max, all_sum, check_axes, varying_axes
+from gradtx.core._numerics import bits, real_dtype, widened, working
+from gradtx.core._types import AxisName
+
+# A sum of squares between `low` and infinity is exact to rounding as it is. Below
+# `low` squares may have been flushed to zero, and above all range they overflow: the
+# numbers are then multiplied by `up` or `down`, powers of two, and summed again. A sum
+# under `low` holds no number above its root, so `up` cannot make one overflow, and
+# `down` leaves room for 2^31 of the largest numbers.
+_SCALES = {
+    "float32": (2.0**-80, 2.0**100, 2.0**-80),
+    "float64": (2.0**-700, 2.0**800, 2.0**-600),
+}
+
+
+class ScaledNorm(NamedTuple):
+    """A norm as the quotient of two numbers that are both in range.
+
+    The norm is `root / scale`. It may exceed the largest float although `root` does
+    not; code that divides by a norm multiplies by `scale` and divides by `root`.
+    """
+
+    root: jax.Array
+    scale: jax.Array
+
+    @property
+    def value(self) -> jax.Array:
+        """The norm itself, infinite only where no float holds it."""
+        return self.root / self.scale
+
+
+def global_norm(tree: Any, *, axis_name: AxisName | None = None) -> jax.Array:
+    """Return the Euclidean norm of all elements of all leaves.
+
+    `‖tree‖ = √(Σ_leaves Σ_i |x_i|²)`, summed in float32 (float64 if a leaf has 64
+    bits) whatever the leaves' dtype: a thousand bfloat16 leaves are not lost in one
+    another, float16 does not overflow, and float32 numbers of 1e20 or 1e-30 neither
+    overflow nor vanish.
+
+    Args:
+      tree: a pytree of arrays. `None`, empty and integer leaves count nothing.
+      axis_name: mapped axes over which the leaves are sharded; the norm is that of
+        the whole tree. A leaf that `shard_map` knows to be replicated counts once.
+
+    Returns:
+      A scalar of float32, or of float64.
+
+    Raises:
+      AxisNameError: if an axis is not mapped here.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> float(gradtx.global_norm({"a": jnp.full(9, 1e20), "b": jnp.zeros(3)}))
+      3.0000000546065125e+20
+    """
+    return scaled_norm(tree, axis_name=axis_name).value
+
+
+def scaled_norm(tree: Any, *, axis_name: AxisName | None = None) -> ScaledNorm:
+    """Return the global norm of `tree` as a quotient that stays in range.
+
+    The sum of squares is taken once; only where it leaves the safe range is it taken
+    again with the numbers scaled by a power of two.
+
+    Args:
+      tree: as in `global_norm`.
+      axis_name: as in `global_norm`.
+    """
+    check_axes(axis_name)
+    leaves = [x for x in jax.tree.leaves(tree) if bits(x)]
+    if not leaves:
+        return ScaledNorm(jnp.zeros(()), jnp.ones(()))
+    dtype = real_dtype(widened(dtype_of(max(leaves, key=bits))))
+    low, up, down = _SCALES[jnp.dtype(dtype).name]
+
+    def total(scale: jax.Array | None) -> jax.Array:
+        by_axes: dict[tuple[str, ...], list[jax.Array]] = {}
+        for x in leaves:
+            # one scalar per leaf; leaves that vary over the same axes are added first
+            part = _sum_of_squares(x, scale).astype(dtype)
+            by_axes.setdefault(varying_axes(x, axis_name), []).append(part)
+        sums = [all_sum(jnp.sum(jnp.stack(p)), axes) for axes, p in by_axes.items()]
+        return jnp.sum(jnp.stack(sums))
+
+    plain = total(None)
+    scale = jnp.where(plain < low, up, jnp.where(jnp.isinf(plain), down, 1.0))
+    scale = lax.stop_gradient(scale.astype(dtype))
+    squares = lax.cond(scale == 1, lambda: plain, lambda: total(scale))
+    return ScaledNorm(_root(squares), scale)
+
+
+def leaf_norm(
+    x: jax.Array, axis: Any = None, *, axis_name: AxisName | None = None
+) -> ScaledNorm:
+    """Return the norm of one leaf over `axis` as a quotient that stays in range.
+
+    Args:
+      x: an array of 32 bits or more.
+      axis: the axes to reduce, kept with length 1; `None` for all, to a scalar.
+      axis_name: mapped axes over which the leaf is sharded along `axis`.
+    """
+    check_axes(axis_name)
+    keep = axis is not None
+    # a leaf can be of any size, so the largest magnitude itself sets the scale
+    largest = jnp.max(jnp.abs(x), axis=axis, keepdims=keep, initial=0)
+    largest = lax.stop_gradient(all_max(largest, axis_name))
+    usable = jnp.isfinite(largest) & (largest > 0)
+    exponent = jnp.frexp(jnp.where(usable, largest, 1))[1]
+    limit = jnp.finfo(largest.dtype).maxexp - 3  # so that 2^-exponent is normal
+    scale = jnp.ldexp(jnp.ones_like(largest), -jnp.clip(exponent, -limit, limit))
+    scaled = x * scale.astype(x.dtype)
+    parts = jnp.sum(_plain_abs_sq(scaled), axis=axis, keepdims=keep)
+    return ScaledNorm(_root(all_sum(parts, axis_name)), scale)
+
+
+def _sum_of_squares(x: Any, scale: jax.Array | None) -> jax.Array:
+    x = working(x)
+    if scale is not None:
+        x = x * scale.astype(real_dtype(x.dtype)).astype(x.dtype)
+    return jnp.sum(_plain_abs_sq(x))
+
+
+def _plain_abs_sq(x: jax.Array) -> jax.Array:
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        return x.real * x.real + x.imag * x.imag
+    return x * x
+
+
+def _root(squares: jax.Array) -> jax.Array:
+    """Return the square root, with derivative 0 rather than infinity at 0."""
+    positive = squares > 0
+    root = jnp.sqrt(jnp.where(positive, squares, 1))
+    # NaN is not positive: it comes back through `squares`
+    return jnp.where(positive, root, squares)

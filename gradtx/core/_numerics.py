@@ -1,0 +1,121 @@
+"""Keep the dtype rules and the arithmetic that must not overflow, in one place."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from gradtx.core._call import dtype_of
+from gradtx.core._types import Numeric
+
+
+def scalar_dtype() -> Any:
+    """Return the dtype in which scalars are computed: the widest float enabled."""
+    return jax.dtypes.canonicalize_dtype(float)
+
+
+def real_dtype(dtype: Any) -> Any:
+    """Return the dtype of the real part of a number of `dtype`."""
+    return jnp.finfo(dtype).dtype if jnp.issubdtype(dtype, jnp.inexact) else dtype
+
+
+def widened(dtype: Any) -> Any:
+    """Return the dtype in which a leaf of `dtype` is computed: 32 bits or more."""
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        return jnp.promote_types(dtype, jnp.complex64)
+    if jnp.issubdtype(dtype, jnp.floating):
+        return jnp.float64 if jnp.dtype(dtype) == jnp.float64 else jnp.float32
+    return jnp.dtype(dtype)
+
+
+def cast(x: Any, dtype: Any) -> jax.Array:
+    """Convert `x` to `dtype`; finite numbers beyond its range stay finite.
+
+    A float32 number above 65504 becomes the largest float16, not infinity. Infinities
+    and NaN remain what they are. Complex to real keeps the real part.
+    """
+    x, dtype = jnp.asarray(x), jnp.dtype(dtype)
+    if x.dtype == dtype:
+        return lax.convert_element_type(x, dtype)
+    if jnp.issubdtype(x.dtype, jnp.complexfloating) and not jnp.issubdtype(
+        dtype, jnp.complexfloating
+    ):
+        x = x.real
+    if jnp.issubdtype(dtype, jnp.floating) and jnp.issubdtype(x.dtype, jnp.floating):
+        largest = float(jnp.finfo(dtype).max)
+        if largest < float(jnp.finfo(x.dtype).max):
+            x = jnp.where(jnp.isfinite(x), jnp.clip(x, -largest, largest), x)
+    return lax.convert_element_type(x, dtype)
+
+
+def safe_increment(count: Numeric) -> jax.Array:
+    """Return `count + 1`, or the largest number of its dtype once that is reached.
+
+    Args:
+      count: an integer or floating scalar.
+    """
+    count = jnp.asarray(count)
+    whole = jnp.issubdtype(count.dtype, jnp.integer)
+    largest = (jnp.iinfo if whole else jnp.finfo)(count.dtype).max
+    one = jnp.ones((), count.dtype)
+    top = jnp.array(largest, count.dtype)
+    return jnp.where(count < top, count + one, top)
+
+
+def bias_correction(decay: Numeric, count: Numeric) -> jax.Array:
+    """Return `1 − decay^count`, the weight that a running mean has seen so far.
+
+    Computed as `−expm1(count·log(decay))`, which is exact to rounding: the plain form
+    is off by 1e-5 in float32 for a decay of 0.999, since 0.999 is no float32.
+
+    Args:
+      decay: the share of the mean that one step keeps, in [0, 1).
+      count: how many steps the mean has seen, at least 1.
+    """
+    count = jnp.asarray(count, scalar_dtype())
+    if isinstance(decay, (int, float)):
+        log = math.log(decay) if decay > 0 else -math.inf
+    else:
+        log = jnp.log(jnp.asarray(decay, scalar_dtype()))
+    return -jnp.expm1(count * log)
+
+
+def abs_sq(x: jax.Array) -> jax.Array:
+    """Return `|x|²`, real, and the largest finite number where it would overflow.
+
+    A running mean of squares thus survives one gradient of 1e20 in float32. The
+    square of an infinity stays infinite.
+    """
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        squares = x.real * x.real + x.imag * x.imag
+    else:
+        squares = x * x
+    largest = jnp.finfo(squares.dtype).max
+    return jnp.where(jnp.isfinite(x), jnp.minimum(squares, largest), squares)
+
+
+def working(x: Any, precise: bool = False) -> Any:
+    """Return `x` in the dtype in which it is computed; keys, flags and ints as is.
+
+    Args:
+      x: an array or a Python number.
+      precise: whether that dtype has 64 bits even if `x` has fewer.
+    """
+    dtype = dtype_of(x)
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        return x
+    dtype = widened(dtype)
+    if precise:
+        whole = jnp.issubdtype(dtype, jnp.complexfloating)
+        dtype = jnp.complex128 if whole else jnp.float64
+    return lax.convert_element_type(jnp.asarray(x), dtype)
+
+
+def bits(x: Any) -> int:
+    """Return how many bits each real number in `x` has; 0 where `x` is not inexact."""
+    dtype = dtype_of(x)
+    return jnp.finfo(dtype).bits if jnp.issubdtype(dtype, jnp.inexact) else 0

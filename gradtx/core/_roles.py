@@ -1,0 +1,64 @@
+"""Say what the fields of a state are.
+
+A state is a `NamedTuple` whose annotations are roles. Whatever must work on any
+optimizer (sharding, storage, checkpoints, telemetry) reads the roles, never the
+name of an optimizer.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import typing
+from typing import Annotated, Any, NamedTuple, TypeAlias
+
+import jax
+
+
+class Role(enum.Enum):
+    """What a field of a state holds."""
+
+    COUNT = "count"  #: an int32 scalar that counts and saturates
+    SCALAR = "scalar"  #: a float32 scalar, whatever the parameters' dtype
+    PER_PARAM = "per_param"  #: the parameters' structure and shapes
+    FACTORED = "factored"  #: something per parameter, of another shape
+    KEY = "key"  #: a key of a random number generator
+    INNER = "inner"  #: the state of a wrapped transformation
+
+
+Count: TypeAlias = Annotated[jax.Array, Role.COUNT]
+Scalar: TypeAlias = Annotated[jax.Array, Role.SCALAR]
+PerParam: TypeAlias = Annotated[Any, Role.PER_PARAM]
+Factored: TypeAlias = Annotated[Any, Role.FACTORED]
+Key: TypeAlias = Annotated[jax.Array, Role.KEY]
+Inner: TypeAlias = Annotated[Any, Role.INNER]
+
+
+class EmptyState(NamedTuple):
+    """The state of a transformation that keeps nothing."""
+
+
+def roles(state: Any) -> dict[str, Role]:
+    """Return the role of each field of a state, by field name.
+
+    Args:
+      state: a state or its class. A field without a role, such as one of an optax
+        state, is left out.
+
+    Example:
+      >>> import gradtx
+      >>> gradtx.roles(gradtx.ScaleByAdamState)["nu"]
+      <Role.PER_PARAM: 'per_param'>
+    """
+    return dict(_roles(state if isinstance(state, type) else type(state)))
+
+
+@functools.cache
+def _roles(cls: type) -> dict[str, Role]:
+    hints = typing.get_type_hints(cls, include_extras=True)
+    found = {}
+    for field in getattr(cls, "_fields", ()):
+        for note in getattr(hints.get(field), "__metadata__", ()):
+            if isinstance(note, Role):
+                found[field] = note
+    return found

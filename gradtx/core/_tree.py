@@ -1,0 +1,166 @@
+"""Look at pytrees: paths, structure, shapes, and trees made like another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from gradtx.core._call import dtype_of
+from gradtx.core._errors import ShapeError, TreeMismatchError
+from gradtx.core._numerics import real_dtype, widened
+
+
+def path_of(path: Any) -> str:
+    """Print a key path the way Python would index it: `['enc'].w[0]`."""
+    return jax.tree_util.keystr(path)
+
+
+def shape_of(x: Any) -> tuple[int, ...]:
+    """Return the shape of an array, of a shape-and-dtype or of a number."""
+    return tuple(jnp.shape(x))
+
+
+def check_structure(expected: Any, got: Any, expected_name: str, got_name: str) -> None:
+    """Raise where two trees differ in structure, naming the first leaf that does.
+
+    Raises:
+      TreeMismatchError: naming a missing or unexpected leaf, or the two containers.
+    """
+    wanted, found = jax.tree.structure(expected), jax.tree.structure(got)
+    if wanted == found:
+        return
+    there = {path_of(p) for p, _ in jax.tree_util.tree_leaves_with_path(expected)}
+    here = {path_of(p) for p, _ in jax.tree_util.tree_leaves_with_path(got)}
+    for path, _ in jax.tree_util.tree_leaves_with_path(expected):
+        if path_of(path) not in here:
+            raise TreeMismatchError(
+                f"{got_name}{path_of(path)} is missing: {expected_name} has this leaf. "
+                "Give an array of zeros for a leaf that must not move, or freeze it."
+            )
+    for path, _ in jax.tree_util.tree_leaves_with_path(got):
+        if path_of(path) not in there:
+            raise TreeMismatchError(
+                f"{got_name}{path_of(path)} is unexpected: {expected_name} has no such "
+                "leaf. Was the state made by init from these parameters?"
+            )
+    raise TreeMismatchError(
+        f"{got_name} and {expected_name} have the same leaves in containers of "
+        f"different kinds: got {_first_difference(wanted, found)}. Convert one."
+    )
+
+
+def check_shapes(expected: Any, got: Any, got_name: str) -> None:
+    """Raise where leaves of two trees of one structure differ in shape.
+
+    Raises:
+      ShapeError: naming the first such leaf and both shapes.
+    """
+    for (path, g), e in zip(
+        jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(expected), strict=True
+    ):
+        if shape_of(g) != shape_of(e):
+            raise ShapeError(
+                f"{got_name}{path_of(path)}: expected {shape_of(e)}, got {shape_of(g)}."
+            )
+
+
+def zeros_like(params: Any, dtype: Any = None, *, wide: bool = False) -> Any:
+    """Return zeros of the shapes and shardings of `params`.
+
+    Args:
+      params: a pytree of arrays or of `jax.ShapeDtypeStruct`.
+      dtype: dtype of every floating or complex leaf; by default its own. Integer
+        leaves keep theirs.
+      wide: whether leaves of fewer than 32 bits get 32, where `dtype` does not say.
+    """
+    return full_like(params, 0, dtype, wide=wide)
+
+
+def full_like(
+    params: Any, fill_value: Any, dtype: Any = None, *, wide: bool = False
+) -> Any:
+    """Return arrays full of `fill_value`, of the shapes and shardings of `params`.
+
+    Args:
+      params: a pytree of arrays or of `jax.ShapeDtypeStruct`.
+      fill_value: the value of every element.
+      dtype: as in `zeros_like`.
+      wide: as in `zeros_like`.
+    """
+    return _like(
+        params, fill_value, lambda own: dtype or (widened(own) if wide else own)
+    )
+
+
+def second_moment_like(params: Any, fill_value: Any = 0, dtype: Any = None) -> Any:
+    """Return arrays that hold running means of squares of `params`' gradients.
+
+    The dtype is real, and float32 for parameters of fewer than 32 bits: a bfloat16
+    mean that keeps 0.999 of itself would stand still.
+
+    Args:
+      params: a pytree of arrays or of `jax.ShapeDtypeStruct`.
+      fill_value: the value of every element.
+      dtype: dtype of every leaf instead.
+    """
+    return _like(params, fill_value, lambda own: dtype or widened(real_dtype(own)))
+
+
+def _like(params: Any, fill_value: Any, choose: Callable[[Any], Any]) -> Any:
+    def leaf(p: Any) -> jax.Array:
+        own = dtype_of(p)
+        return jnp.full_like(
+            p, fill_value, choose(own) if jnp.issubdtype(own, jnp.inexact) else own
+        )
+
+    return jax.tree.map(leaf, params)
+
+
+def scalar_like(params: Any, value: Any, dtype: Any) -> jax.Array:
+    """Return a scalar that lives where `params` live.
+
+    Parameters laid over a mesh get a replicated scalar: a counter on one device
+    would not fit beside them after it is saved and restored.
+
+    Args:
+      params: a pytree of arrays or of `jax.ShapeDtypeStruct`.
+      value: the scalar.
+      dtype: its dtype.
+    """
+    scalar = jnp.array(value, dtype)
+    for p in jax.tree.leaves(params):
+        if isinstance(p, jax.Array) and not isinstance(p, jax.core.Tracer):
+            if isinstance(p.sharding, NamedSharding):
+                replicated = NamedSharding(p.sharding.mesh, PartitionSpec())
+                return jax.device_put(scalar, replicated)
+            break
+    return scalar
+
+
+def zero_count(params: Any) -> jax.Array:
+    """Return an int32 counter at 0 that lives where `params` live."""
+    return scalar_like(params, 0, jnp.int32)
+
+
+def size(tree: Any) -> int:
+    """Return the number of elements of all leaves."""
+    return sum(jnp.size(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def _first_difference(expected: Any, got: Any) -> str:
+    while True:
+        pairs = list(zip(expected.children(), got.children(), strict=False))
+        ours, theirs = expected.node_data(), got.node_data()
+        if ours != theirs or len(expected.children()) != len(got.children()):
+            break
+        for expected, got in pairs:
+            if expected != got:
+                break
+        else:
+            break
+    name = lambda data: data[0].__name__ if data else "a leaf"
+    return f"{name(theirs)} where {name(ours)} was expected"

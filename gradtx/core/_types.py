@@ -1,0 +1,48 @@
+"""Name the types that signatures share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias
+
+import jax
+import numpy as np
+
+#: Any pytree of arrays.
+ArrayTree: TypeAlias = Any
+#: A pytree of parameters.
+Params: TypeAlias = Any
+#: A pytree of gradients or updates, structured like the parameters.
+Updates: TypeAlias = Any
+#: The state of a transformation: a pytree of arrays.
+OptState: TypeAlias = Any
+#: A number that may be traced.
+Numeric: TypeAlias = jax.Array | np.ndarray | float
+#: The name of a mapped axis, or several.
+AxisName: TypeAlias = str | tuple[str, ...]
+#: A number, or a function from the step to one.
+ScalarOrSchedule: TypeAlias = "Numeric | Callable[[Numeric], Numeric]"
+#: A pytree of bools that is the parameters' structure or a prefix of it, or a
+#: function from the parameters to one.
+MaskOrFn: TypeAlias = Any
+#: What `jax.numpy.dtype` understands.
+DTypeLike: TypeAlias = Any
+
+
+class TransformInitFn(Protocol):
+    """The `init` half of a transformation: `params -> state`."""
+
+    def __call__(self, params: Params, /) -> OptState: ...
+
+
+class TransformUpdateFn(Protocol):
+    """The `update` half: `(updates, state, params) -> (updates, state)`."""
+
+    def __call__(
+        self,
+        updates: Updates,
+        state: OptState,
+        params: Params | None = None,
+        /,
+        **extra: Any,
+    ) -> tuple[Updates, OptState]: ...

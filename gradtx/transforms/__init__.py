@@ -1,0 +1,41 @@
+"""Reusable links, one idea a file."""
+
+from gradtx.transforms._centralize import (
+    centralize as centralize,
+)
+from gradtx.transforms._clip import (
+    AdaptiveGradClipState as AdaptiveGradClipState,
+    ClipByGlobalNormState as ClipByGlobalNormState,
+    ClipState as ClipState,
+    adaptive_grad_clip as adaptive_grad_clip,
+    clip as clip,
+    clip_by_block_rms as clip_by_block_rms,
+    clip_by_global_norm as clip_by_global_norm,
+)
+from gradtx.transforms._decay import (
+    WeightDecaySchedule as WeightDecaySchedule,
+    add_decayed_weights as add_decayed_weights,
+)
+from gradtx.transforms._noise import (
+    AddNoiseState as AddNoiseState,
+    add_noise as add_noise,
+)
+from gradtx.transforms._scale import (
+    ScaleByScheduleState as ScaleByScheduleState,
+    scale as scale,
+    scale_by_learning_rate as scale_by_learning_rate,
+    scale_by_schedule as scale_by_schedule,
+)
+from gradtx.transforms._sign import (
+    scale_by_sign as scale_by_sign,
+)
+from gradtx.transforms._trace import (
+    EmaState as EmaState,
+    TraceState as TraceState,
+    ema as ema,
+    trace as trace,
+)
+from gradtx.transforms._zero_nans import (
+    ZeroNansState as ZeroNansState,
+    zero_nans as zero_nans,
+)

@@ -1,0 +1,191 @@
+"""Bound updates: element by element, by their global norm, by block or by unit."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+
+from gradtx.core import (
+    ArgumentError,
+    AxisName,
+    EmptyState,
+    Numeric,
+    check_positive,
+    init_empty,
+    leaf_norm,
+    map_leaves,
+    require_params,
+    scaled_norm,
+    shards,
+    transformation,
+)
+
+AdaptiveGradClipState = ClipState = ClipByGlobalNormState = EmptyState
+
+_LEAVE_OUT = "To switch clipping off, leave the link out of the chain."
+
+
+@transformation
+def clip(max_delta: Numeric):
+    """Bound every element of the updates.
+
+    `u ← min(max(g, −max_delta), max_delta)`
+
+    Args:
+      max_delta: the largest magnitude, above 0. NaN stays NaN.
+
+    Raises:
+      ArgumentError: if `max_delta` is not positive.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.clip(1.0)
+      >>> tx.update({"w": jnp.array([-3.0, 0.5])}, tx.init(None))[0]["w"].tolist()
+      [-1.0, 0.5]
+
+    Source: Pascanu, Mikolov & Bengio 2012, arXiv:1211.5063, section 3.2.
+    """
+    check_positive(_LEAVE_OUT, max_delta=max_delta)
+
+    def update(updates, state, params=None, **extra):
+        def leaf(g, *, max_delta):
+            return jnp.clip(g, -max_delta, max_delta)
+
+        return map_leaves(leaf, updates, max_delta=max_delta), state
+
+    return init_empty, update
+
+
+@transformation
+def clip_by_global_norm(max_norm: Numeric, *, axis_name: AxisName | None = None):
+    """Shrink updates so that their global norm is at most `max_norm`.
+
+    `u ← g·min(1, max_norm/‖g‖)`, `‖g‖` over all elements of all leaves
+
+    The norm neither overflows nor underflows, so finite updates are never replaced by
+    zeros. A NaN makes the norm NaN and shows in every leaf.
+
+    Args:
+      max_norm: the largest norm, above 0.
+      axis_name: mapped axes over which the updates are sharded; see `global_norm`.
+
+    Raises:
+      ArgumentError: if `max_norm` is not positive.
+      AxisNameError: if `update` runs where an axis is not mapped.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.clip_by_global_norm(1.0)
+      >>> grads = {"w": jnp.array([3.0]), "b": jnp.array([4.0])}
+      >>> tx.update(grads, tx.init(None))[0]["b"].round(4).tolist()
+      [0.800000011920929]
+
+    Source: Pascanu, Mikolov & Bengio 2012, arXiv:1211.5063, Algorithm 1.
+    """
+    check_positive(_LEAVE_OUT, max_norm=max_norm)
+
+    def update(updates, state, params=None, **extra):
+        root, scale = scaled_norm(updates, axis_name=axis_name)
+        limit = jnp.asarray(max_norm).astype(root.dtype)
+        fits = root / scale < limit
+        # two factors, since one alone may be too small for a float
+        first = jnp.where(fits, 1, scale)
+        second = jnp.where(fits, 1, limit / jnp.where(root > 0, root, 1))
+        second = jnp.where(jnp.isnan(root), root, second)
+
+        def leaf(g, *, first, second):
+            return g * first * second
+
+        return map_leaves(leaf, updates, first=first, second=second), state
+
+    return init_empty, update
+
+
+@transformation
+def clip_by_block_rms(threshold: Numeric, *, axis_name: AxisName | None = None):
+    """Shrink each leaf so that its root mean square is at most `threshold`.
+
+    `u ← g / max(1, rms(g)/threshold)`, `rms(g) = √(mean(|g|²))` over one leaf
+
+    Args:
+      threshold: the largest root mean square, above 0.
+      axis_name: mapped axes over which the leaves are sharded.
+
+    Raises:
+      ArgumentError: if `threshold` is not positive.
+      AxisNameError: if `update` runs where an axis is not mapped.
+
+    Source: Shazeer & Stern 2018, arXiv:1804.04235, section 6 (update clipping).
+    """
+    check_positive(_LEAVE_OUT, threshold=threshold)
+
+    def update(updates, state, params=None, **extra):
+        def leaf(g, *, threshold):
+            count = g.size * shards(g, axis_name)  # of the whole leaf
+            root, scale = leaf_norm(g, axis_name=axis_name)
+            return _bounded(g, root, scale, threshold * math.sqrt(count))
+
+        return map_leaves(leaf, updates, threshold=threshold), state
+
+    return init_empty, update
+
+
+@transformation
+def adaptive_grad_clip(
+    clipping: Numeric, eps: Numeric = 1e-3, axis: int | tuple[int, ...] | None = None
+):
+    """Shrink each unit's update to a share of the norm of that unit's parameters.
+
+    `u_i ← g_i·min(1, clipping·max(‖p_i‖, eps)/‖g_i‖)` for each unit i
+
+    Args:
+      clipping: the largest ratio of update norm to parameter norm, above 0.
+      eps: the norm that parameters have at least, so that zeros can move.
+      axis: the axes that one unit spans. By default the whole leaf for scalars and
+        vectors, axis 0 for 2 and 3 axes (kernels in × out), and all but the last for
+        4 and 5 (convolutions).
+
+    Raises:
+      ArgumentError: if `clipping` is not positive, or a leaf has more than 5 axes and
+        no `axis` is given.
+      MissingArgumentError: if `update` gets no parameters.
+
+    Source: Brock et al. 2021, arXiv:2102.06171, section 4.1, equation 3.
+    """
+    check_positive(_LEAVE_OUT, clipping=clipping)
+
+    def update(updates, state, params=None, **extra):
+        def leaf(g, p, *, clipping, eps):  # g, p: one leaf, same shape
+            units = _unit_axes(g) if axis is None else axis
+            p_norm = leaf_norm(p, units).value
+            root, scale = leaf_norm(g, units)
+            return _bounded(g, root, scale, clipping * jnp.maximum(p_norm, eps))
+
+        require_params(params)
+        scalars = {"clipping": clipping, "eps": eps}
+        return map_leaves(leaf, updates, params, **scalars), state
+
+    return init_empty, update
+
+
+def _bounded(g, root, scale, limit):
+    """Shrink `g`, whose norm is `root/scale`, to a norm of at most `limit`."""
+    shrunk = g * scale * (limit / jnp.where(root > 0, root, 1))
+    return jnp.where(root / scale > limit, shrunk, g)
+
+
+def _unit_axes(x: Any) -> tuple[int, ...] | int | None:
+    if math.prod(x.shape) == max(
+        x.shape, default=1
+    ):  # at most one axis is longer than 1
+        return None
+    if x.ndim in (2, 3):
+        return 0
+    if x.ndim in (4, 5):
+        return tuple(range(x.ndim - 1))
+    raise ArgumentError(
+        f"a leaf has {x.ndim} axes, and it is not known which of them make up one "
+        "unit. Give axis=."
+    )
