@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from gradtx.core._errors import ArgumentError, GradtxError
 
@@ -92,7 +93,7 @@ class Remembered:
 
 def rebuild(factory: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     """Call `factory` with arguments given by name, starred ones included."""
-    bound = inspect.BoundArguments(_signature(factory), dict(arguments))  # type: ignore[arg-type]
+    bound = inspect.BoundArguments(_signature(factory), dict(arguments))
     return factory(*bound.args, **bound.kwargs)
 
 
@@ -194,7 +195,7 @@ def _key(value: Any) -> Any:
         return ("float", value.hex())
     if value is None or isinstance(value, (bool, int, str)):
         return (type(value).__name__, value)
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return _Same(value)
     if isinstance(value, (jax.Array, np.ndarray)):
         dtype = str(value.dtype)

@@ -117,7 +117,7 @@ class _Lookup:
 @functools.cache
 def chain_state(names: tuple[str, ...]) -> Any:
     """Return the named tuple for links of these names, always the same class."""
-    bare = collections.namedtuple("ChainState", names)  # type: ignore[misc]
+    bare = collections.namedtuple("ChainState", names)
     space = {"__slots__": (), "__annotations__": dict.fromkeys(names, Inner)}
     return type("ChainState", (_Lookup, bare), space | {"__module__": __name__})
 

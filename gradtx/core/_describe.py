@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from gradtx.core import _call
 from gradtx.core._chain import chain, link_names, named_chain
@@ -158,9 +159,7 @@ def _written(value: Any, where: str, top: bool = False) -> Any:
             return dict(written)
         if all(isinstance(k, (str, int)) for k, _ in written):
             return {"$items": written}
-    if isinstance(value, (jax.Array, np.ndarray)) and not isinstance(
-        value, jax.core.Tracer
-    ):
+    if isinstance(value, (jax.Array, np.ndarray)) and not isinstance(value, Tracer):
         return _array_written(value)
     raise DescriptionError(
         f"{where} cannot be written as data: {_call.show(value)}. {_fix(value)}"
@@ -180,12 +179,12 @@ def _starred(factory: Any, name: str) -> bool:
 
 
 def _fix(value: Any) -> str:
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return "It is traced: describe the transformation outside jit."
     if callable(value):
         return (
             "Make it with a factory under @gradtx.schedule for a function of the step, "
-            "or @gradtx.selector for a mask."
+            "@gradtx.selector for a mask or @gradtx.transformation for a link."
         )
     return "Give numbers, strings, arrays, or dicts and lists of them."
 

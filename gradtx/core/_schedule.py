@@ -55,7 +55,7 @@ def schedule(
       >>> import jax.numpy as jnp, gradtx
       >>> @gradtx.schedule
       ... def sawtooth(peak, period):
-      ...     return lambda step: peak * (step % period) / period
+      ...     return lambda step: peak * (step % period / period)
       >>> sawtooth(1.0, period=4), float(sawtooth(1.0, period=4)(6))
       (sawtooth(1.0, 4), 0.5)
     """

@@ -9,6 +9,7 @@ from typing import Any, ParamSpec
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from gradtx.core import _call
 from gradtx.core._errors import ArgumentError
@@ -202,7 +203,7 @@ def resolve_mask(mask: Any, tree: Any) -> Any:
 
 
 def _flag(path: Any, value: Any) -> bool:
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         raise ArgumentError(
             f"mask{jax.tree_util.keystr(path)} is traced. A mask decides what is "
             "compiled: give Python bools, or a function of paths and shapes."

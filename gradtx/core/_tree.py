@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gradtx.core._call import dtype_of
@@ -133,7 +134,7 @@ def scalar_like(params: Any, value: Any, dtype: Any) -> jax.Array:
     """
     scalar = jnp.array(value, dtype)
     for p in jax.tree.leaves(params):
-        if isinstance(p, jax.Array) and not isinstance(p, jax.core.Tracer):
+        if isinstance(p, jax.Array) and not isinstance(p, Tracer):
             if isinstance(p.sharding, NamedSharding):
                 replicated = NamedSharding(p.sharding.mesh, PartitionSpec())
                 return jax.device_put(scalar, replicated)
