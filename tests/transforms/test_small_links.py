@@ -1,0 +1,43 @@
+"""Centring, NaN and sign."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import gradtx
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (3, 4), (2, 3, 4), (0, 3)])
+def test_centralize_equals_optax(shape, lenient):
+    g = jax.random.normal(jax.random.key(0), shape)
+    got = gradtx.centralize().update(g, gradtx.EmptyState())[0]
+    expected = optax.centralize().update(g, optax.EmptyState())[0]
+    # subtraction of a mean leaves the rounding of numbers of size 1
+    np.testing.assert_allclose(got, expected, atol=2e-7)
+
+
+def test_centralize_along_flax_outputs():
+    g = jax.random.normal(jax.random.key(0), (3, 4))
+    tx = gradtx.centralize(kept_axis=-1)
+    out = tx.update(g, tx.init(g))[0]
+    np.testing.assert_allclose(out.mean(axis=0), 0, atol=1e-7)
+
+
+def test_zero_nans_keeps_infinities_and_says_where():
+    tx = gradtx.zero_nans()
+    g = {"a": jnp.array([jnp.nan, jnp.inf]), "b": jnp.ones((2, 2))}
+    state = tx.init(g)
+    assert [bool(f) for f in jax.tree.leaves(state)] == [False, False]
+    updates, state = jax.jit(tx.update)(g, state)
+    np.testing.assert_array_equal(updates["a"], [0.0, np.inf])
+    assert [bool(f) for f in jax.tree.leaves(state)] == [True, False]
+
+
+def test_sign_of_real_and_complex():
+    tx = gradtx.scale_by_sign()
+    g = {"r": jnp.array([-3.0, 0.0, 2.0]), "c": jnp.array([3j])}
+    out = tx.update(g, tx.init(g))[0]
+    np.testing.assert_array_equal(out["r"], [-1, 0, 1])
+    np.testing.assert_array_equal(out["c"], [1j])
