@@ -12,8 +12,8 @@ from jax import lax
 from gradtx.core import (
     Count,
     DTypeLike,
-    GradientTransformation,
     Inner,
+    Link,
     PerParam,
     as_transformation,
     check_count,
@@ -46,7 +46,7 @@ class AccumulateState(NamedTuple):
 
 @transformation
 def accumulate(
-    inner: GradientTransformation,
+    inner: Link,
     every: int | Callable[[Any], Any],
     *,
     mean: bool = True,
@@ -87,8 +87,8 @@ def accumulate(
 
     def init(params):
         return AccumulateState(
-            mini_step=zero_count(params),
-            gradient_step=zero_count(params),
+            mini_step=zero_count(),
+            gradient_step=zero_count(),
             inner_opt_state=inner.init(params),
             acc_grads=zeros_like(params, accumulator_dtype, wide=True),
         )

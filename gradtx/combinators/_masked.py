@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gradtx.core import (
-    GradientTransformation,
     Inner,
+    Link,
     MaskOrFn,
     as_transformation,
     hide,
@@ -26,7 +26,7 @@ class MaskedState(NamedTuple):
 
 @transformation
 def masked(
-    inner: GradientTransformation,
+    inner: Link,
     mask: MaskOrFn,
     *,
     mask_compatible_extra_args: bool = False,

@@ -10,8 +10,8 @@ import jax
 from gradtx.combinators._masked import masked
 from gradtx.core import (
     ArgumentError,
-    GradientTransformation,
     Inner,
+    Link,
     as_transformation,
     path_of,
     transformation,
@@ -30,7 +30,7 @@ MultiTransformState = PartitionState
 
 @transformation
 def partition(
-    transforms: Mapping[Hashable, GradientTransformation],
+    transforms: Mapping[Any, Link],
     param_labels: Any,
     *,
     mask_compatible_extra_args: bool = False,

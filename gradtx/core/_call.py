@@ -104,6 +104,7 @@ def parameters(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
 
 def remembering(
     factory: Callable[..., Any],
+    made: type,
     finish: Callable[[Any, Call], Any],
     prepare: Callable[[Any], Any] = lambda argument: argument,
 ) -> Callable[..., Any]:
@@ -111,6 +112,7 @@ def remembering(
 
     Args:
       factory: the function to wrap. It is registered under its public name.
+      made: what it makes, shown as its return type.
       finish: `(returned, call) -> value`.
       prepare: applied to each argument before it is passed on and remembered.
     """
@@ -128,6 +130,8 @@ def remembering(
             raise
         return finish(returned, Call(wrapper, bound.arguments))
 
+    signature = inspect.signature(factory).replace(return_annotation=made)
+    wrapper.__signature__ = signature  # type: ignore[attr-defined]
     register(wrapper)
     return wrapper
 

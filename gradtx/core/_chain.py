@@ -16,10 +16,11 @@ from gradtx.core._transformation import (
     as_transformation,
     transformation,
 )
+from gradtx.core._types import Link
 
 
 @transformation
-def chain(*links: GradientTransformation):
+def chain(*links: Link):
     """Apply links one after the other.
 
     `u ← link_n(… link_2(link_1(g)))`
@@ -42,13 +43,15 @@ def chain(*links: GradientTransformation):
       >>> tx = gradtx.chain(gradtx.clip(1.0), gradtx.trace(0.9), gradtx.scale(-0.1))
       >>> tx.init({"w": jnp.zeros(2)})._fields
       ('clip', 'trace', 'scale')
+
+    Source: composition of functions, each with a state of its own.
     """
     made = [as_transformation(link) for link in links]
     return _composed(link_names(made), made)
 
 
 @transformation
-def named_chain(*named_links: tuple[str, GradientTransformation]):
+def named_chain(*named_links: tuple[str, Link]):
     """Apply links one after the other, under names of the caller's choice.
 
     The state is that of `chain`, with these names for fields. Characters that no
@@ -65,6 +68,8 @@ def named_chain(*named_links: tuple[str, GradientTransformation]):
       >>> tx = gradtx.named_chain(("smooth", gradtx.ema(0.9)), ("sign", gradtx.scale(-1)))
       >>> tx.init({"w": jnp.zeros(2)})["smooth"].count
       Array(0, dtype=int32)
+
+    Source: `chain`, with names.
     """
     for pair in named_links:
         if not (

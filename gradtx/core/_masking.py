@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from gradtx.core._tree import check_structure
+
 
 class MaskedNode(NamedTuple):
     """What stands for a hidden leaf: a subtree without leaves."""
@@ -16,9 +18,13 @@ def hide(mask: Any, tree: Any) -> Any:
     """Replace the leaves of `tree` where `mask` is `False` by `MaskedNode()`.
 
     Args:
-      mask: a tree of bools of the structure of `tree`.
-      tree: any tree.
+      mask: a tree of bools, of the structure of the parameters.
+      tree: updates, or anything else of that structure.
+
+    Raises:
+      TreeMismatchError: if the structures differ.
     """
+    check_structure(mask, tree, "params", "updates")
     return jax.tree.map(lambda keep, x: x if keep else MaskedNode(), mask, tree)
 
 

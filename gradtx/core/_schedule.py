@@ -68,7 +68,7 @@ def schedule(
             )
         return Schedule(getattr(returned, "function", returned), call=call)
 
-    return _call.remembering(factory, finish)
+    return _call.remembering(factory, Schedule, finish)
 
 
 def value_at(value: ScalarOrSchedule, step: Numeric) -> jax.Array:

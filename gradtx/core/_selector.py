@@ -78,7 +78,7 @@ def selector(
             )
         return Selector(returned, call=call)
 
-    return _call.remembering(factory, finish)
+    return _call.remembering(factory, Selector, finish)
 
 
 @selector
@@ -142,27 +142,36 @@ def label_paths(labels: Mapping[str, str], default: str):
 
 @selector
 def all_of(*selectors: Selector):
-    """Select leaves that all of `selectors` select.
+    """Select leaves that all of `selectors` select: `a & b`.
 
-    Source: logical and.
+    Args:
+      *selectors: none at all select everything.
+
+    Source: Boolean conjunction.
     """
     return lambda path, leaf: all(s.choose(path, leaf) for s in selectors)
 
 
 @selector
 def any_of(*selectors: Selector):
-    """Select leaves that one of `selectors` selects.
+    """Select leaves that at least one of `selectors` selects: `a | b`.
 
-    Source: logical or.
+    Args:
+      *selectors: none at all select nothing.
+
+    Source: Boolean disjunction.
     """
     return lambda path, leaf: any(s.choose(path, leaf) for s in selectors)
 
 
 @selector
 def none_of(*selectors: Selector):
-    """Select leaves that none of `selectors` selects.
+    """Select leaves that none of `selectors` selects: `~a`.
 
-    Source: logical nor.
+    Args:
+      *selectors: none at all select everything.
+
+    Source: Boolean joint denial.
     """
     return lambda path, leaf: not any(s.choose(path, leaf) for s in selectors)
 

@@ -12,6 +12,7 @@ import jax
 
 from gradtx.core import _call
 from gradtx.core._errors import ArgumentError, GradtxError
+from gradtx.core._tree import placed_beside
 from gradtx.core._types import TransformInitFn, TransformUpdateFn
 
 P = ParamSpec("P")
@@ -52,7 +53,8 @@ class GradientTransformation(_call.Remembered):
         opaque = self.call is None
         super().__post_init__()
         if opaque:
-            object.__setattr__(self, "update", _guarded(self.name, self.update))
+            object.__setattr__(self, "init", _signed_init(self.name, self.init))
+            object.__setattr__(self, "update", _signed_update(self.name, self.update))
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.init, self.update))
@@ -87,7 +89,8 @@ def transformation(
     become Python numbers, and dtypes their names.
 
     `update` runs under `jax.named_scope("gradtx/<name>")`. If it takes no `**extra`,
-    extra arguments that it does not name are dropped.
+    extra arguments that it does not name are dropped. What `init` makes on one device
+    for parameters that are sharded over a mesh is replicated over that mesh.
 
     Args:
       factory: a function that returns `(init, update)` or a transformation.
@@ -118,9 +121,10 @@ def transformation(
                 f"{type(returned).__name__}.",
                 name,
             ) from None
-        return GradientTransformation(init, _guarded(name, update), call=call)
+        init, update = _signed_init(name, init), _signed_update(name, update)
+        return GradientTransformation(init, update, call=call)
 
-    return _call.remembering(factory, finish, _coerced)
+    return _call.remembering(factory, GradientTransformation, finish, _coerced)
 
 
 def as_transformation(link: Any) -> GradientTransformation:
@@ -169,7 +173,21 @@ def _coerced(argument: Any) -> Any:
     )
 
 
-def _guarded(name: str, update: Callable[..., Any]) -> TransformUpdateFn:
+def _signed_init(name: str, init: Callable[..., Any]) -> TransformInitFn:
+    """Sign the errors of `init`, and lay what it makes beside sharded parameters."""
+
+    @functools.wraps(init)
+    def signed(params: Any) -> Any:
+        try:
+            return placed_beside(params, init(params))
+        except GradtxError as error:
+            error.link = error.link or name
+            raise
+
+    return signed
+
+
+def _signed_update(name: str, update: Callable[..., Any]) -> TransformUpdateFn:
     """Scope `update`, sign its errors, and give it only arguments that it takes."""
     parameters = list(inspect.signature(update).parameters.values())
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -177,7 +195,7 @@ def _guarded(name: str, update: Callable[..., Any]) -> TransformUpdateFn:
     named -= {p.name for p in parameters[:3] if p.kind is not p.KEYWORD_ONLY}
 
     @functools.wraps(update)
-    def guarded(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+    def signed(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
         if not takes_all:
             extra = {k: v for k, v in extra.items() if k in named}
         with jax.named_scope(f"gradtx/{name}"):
@@ -187,7 +205,7 @@ def _guarded(name: str, update: Callable[..., Any]) -> TransformUpdateFn:
                 error.link = error.link or name
                 raise
 
-    return guarded
+    return signed
 
 
 def _link_name(update: Callable[..., Any]) -> str:

@@ -121,30 +121,40 @@ def _like(params: Any, fill_value: Any, choose: Callable[[Any], Any]) -> Any:
     return jax.tree.map(leaf, params)
 
 
-def scalar_like(params: Any, value: Any, dtype: Any) -> jax.Array:
-    """Return a scalar that lives where `params` live.
+def zero_count() -> jax.Array:
+    """Return an int32 counter at 0."""
+    return jnp.zeros((), jnp.int32)
 
-    Parameters laid over a mesh get a replicated scalar: a counter on one device
-    would not fit beside them after it is saved and restored.
+
+def placed_beside(params: Any, state: Any) -> Any:
+    """Replicate over the parameters' mesh what a fresh state holds on one device.
+
+    A counter on one device would not fit beside sharded parameters once it has been
+    saved and restored there. Without sharded parameters the state is returned as is.
 
     Args:
       params: a pytree of arrays or of `jax.ShapeDtypeStruct`.
-      value: the scalar.
-      dtype: its dtype.
+      state: what `init` made for them.
     """
-    scalar = jnp.array(value, dtype)
-    for p in jax.tree.leaves(params):
-        if isinstance(p, jax.Array) and not isinstance(p, Tracer):
-            if isinstance(p.sharding, NamedSharding):
-                replicated = NamedSharding(p.sharding.mesh, PartitionSpec())
-                return jax.device_put(scalar, replicated)
-            break
-    return scalar
+    meshes = (p.sharding.mesh for p in jax.tree.leaves(params) if _on_mesh(p))
+    mesh = next(meshes, None)
+    if mesh is None:
+        return state
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    def leaf(x: Any) -> Any:
+        movable = _concrete(x) and not _on_mesh(x)
+        return jax.device_put(x, everywhere) if movable else x
+
+    return jax.tree.map(leaf, state)
 
 
-def zero_count(params: Any) -> jax.Array:
-    """Return an int32 counter at 0 that lives where `params` live."""
-    return scalar_like(params, 0, jnp.int32)
+def _concrete(x: Any) -> bool:
+    return isinstance(x, jax.Array) and not isinstance(x, Tracer)
+
+
+def _on_mesh(x: Any) -> bool:
+    return _concrete(x) and isinstance(x.sharding, NamedSharding)
 
 
 def size(tree: Any) -> int:

@@ -29,20 +29,21 @@ MaskOrFn: TypeAlias = Any
 DTypeLike: TypeAlias = Any
 
 
-class TransformInitFn(Protocol):
-    """The `init` half of a transformation: `params -> state`."""
+#: `params -> state`.
+TransformInitFn: TypeAlias = Callable[..., Any]
+#: `(updates, state, params=None, **extra) -> (updates, state)`.
+TransformUpdateFn: TypeAlias = Callable[..., tuple[Any, Any]]
 
-    def __call__(self, params: Params, /) -> OptState: ...
+
+class InitUpdate(Protocol):
+    """Anything with `init` and `update`, such as an optax transformation."""
+
+    @property
+    def init(self) -> TransformInitFn: ...
+
+    @property
+    def update(self) -> TransformUpdateFn: ...
 
 
-class TransformUpdateFn(Protocol):
-    """The `update` half: `(updates, state, params) -> (updates, state)`."""
-
-    def __call__(
-        self,
-        updates: Updates,
-        state: OptState,
-        params: Params | None = None,
-        /,
-        **extra: Any,
-    ) -> tuple[Updates, OptState]: ...
+#: What can be a link of a chain: a transformation, a look-alike, or a raw pair.
+Link: TypeAlias = InitUpdate | tuple[TransformInitFn, TransformUpdateFn]

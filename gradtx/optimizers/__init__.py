@@ -9,7 +9,6 @@ from gradtx.optimizers._adam import (
     ScaleByAdamState as ScaleByAdamState,
     adam as adam,
     adamw as adamw,
-    init_moments as init_moments,
     nadam as nadam,
     nadamw as nadamw,
     scale_by_adam as scale_by_adam,

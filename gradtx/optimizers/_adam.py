@@ -45,7 +45,7 @@ class ScaleByAdamState(NamedTuple):
 def init_moments(params, mu_dtype: DTypeLike | None = None) -> ScaleByAdamState:
     """Return a count and two moments at 0 for `params`."""
     return ScaleByAdamState(
-        count=zero_count(params),
+        count=zero_count(),
         mu=zeros_like(params, mu_dtype),
         nu=second_moment_like(params),
     )

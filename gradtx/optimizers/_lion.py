@@ -70,7 +70,7 @@ def scale_by_lion(
         raise ArgumentError(f"mode must be one of {list(_MODES)}, got {mode!r}.")
 
     def init(params):
-        return ScaleByLionState(zero_count(params), zeros_like(params, mu_dtype))
+        return ScaleByLionState(zero_count(), zeros_like(params, mu_dtype))
 
     def update(updates, state, params=None, **extra):
         def leaf(g, mu, *, b1, b2, beta):  # g, mu: one leaf, same shape

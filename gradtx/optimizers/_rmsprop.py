@@ -136,15 +136,17 @@ def _normalised(decay, eps, initial_scale, eps_in_sqrt, debias, centered):
         if centered:
             mu = zeros_like(params)
             if debias:
-                return ScaleByRStdDevWithCountState(zero_count(params), mu, nu)
+                return ScaleByRStdDevWithCountState(zero_count(), mu, nu)
             return ScaleByRStdDevState(mu, nu)
         if debias:
-            return ScaleByRmsWithCountState(zero_count(params), nu)
+            return ScaleByRmsWithCountState(zero_count(), nu)
         return ScaleByRmsState(nu)
 
     def update(updates, state, params=None, **extra):
-        count = safe_increment(state.count) if debias else None
-        weight = weight_seen(decay, count) if debias else 1.0
+        counted, weight = {}, 1.0
+        if debias:
+            counted = {"count": safe_increment(state.count)}
+            weight = weight_seen(decay, counted["count"])
 
         def leaf(g, nu, *mu, decay, eps, weight):  # one leaf, all of one shape
             nu = decay * nu + (1 - decay) * abs_sq(g)
@@ -166,7 +168,7 @@ def _normalised(decay, eps, initial_scale, eps_in_sqrt, debias, centered):
             weight=weight,
         )
         made = dict(zip(("nu", "mu"), moments, strict=False))
-        return updates, state._replace(**made, **({"count": count} if debias else {}))
+        return updates, state._replace(**made, **counted)
 
     return init, update
 

@@ -36,10 +36,10 @@ def sgd(
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> tx, params = gradtx.sgd(0.1, momentum=0.9), {"w": jnp.array([1.0])}
+      >>> tx, params = gradtx.sgd(0.25, momentum=0.9), {"w": jnp.array([1.0])}
       >>> updates, state = tx.update({"w": jnp.array([2.0])}, tx.init(params))
-      >>> gradtx.apply_updates(params, updates)["w"].round(4).tolist()
-      [0.800000011920929]
+      >>> gradtx.apply_updates(params, updates)["w"].tolist()
+      [0.5]
 
     Source: Robbins & Monro 1951; Polyak 1964; Sutskever et al. 2013, section 2. Equal
     to torch.optim.SGD with dampening 0.

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
+import jax
 
-from gradtx.core import Numeric, scalar_dtype, schedule
+from gradtx.core import Numeric, check_non_negative, schedule
+from gradtx.schedules._constant import constant_schedule
+from gradtx.schedules._steps import as_scalar, check_steps, transition
+
+
+def straight(n: jax.Array, T: float) -> jax.Array:
+    """Return `1 − n/T`: 1 at n = 0, 0 at n = T."""
+    return 1 - n / T
 
 
 @schedule
@@ -17,16 +24,19 @@ def polynomial_schedule(
 ):
     """Move from `init_value` to `end_value` along a power of the remaining share.
 
-    `value(t) = end + (init − end)·(1 − n/T)^power`, with
+    `value(t) = (init − end)·(1 − n/T)^power + end`, with
     `n = min(max(t − transition_begin, 0), T)` and `T = transition_steps`
 
     Args:
       init_value: the value up to step `transition_begin`.
       end_value: the value from step `transition_begin + transition_steps` on.
-      power: the exponent; 1 is a straight line.
+      power: the exponent, 0 or more; 1 is a straight line.
       transition_steps: length of the transition in updates. At 0 or less the value
         stays `init_value`.
-      transition_begin: the step at which the transition begins.
+      transition_begin: the step at which the transition begins; below 0 counts as 0.
+
+    Raises:
+      ArgumentError: if a count is no plain number, or `power` is negative.
 
     Example:
       >>> import gradtx
@@ -36,15 +46,16 @@ def polynomial_schedule(
 
     Source: Chen et al. 2016, arXiv:1606.00915, section 4.1.2 ("poly" policy).
     """
+    check_steps(transition_steps=transition_steps, transition_begin=transition_begin)
+    check_non_negative(power=power)
     if transition_steps <= 0:
-        return lambda step: init_value
+        return constant_schedule(init_value)
 
-    def at(step):
-        done = jnp.clip(step - transition_begin, 0, transition_steps)
-        left = 1 - done.astype(scalar_dtype()) / transition_steps
-        return (init_value - end_value) * left**power + end_value
+    def curve(n: jax.Array, T: float) -> jax.Array:
+        return straight(n, T) ** as_scalar(power)
 
-    return at
+    begin = max(transition_begin, 0)
+    return transition(curve, init_value, end_value, transition_steps, begin)
 
 
 @schedule
@@ -56,14 +67,17 @@ def linear_schedule(
 ):
     """Move from `init_value` to `end_value` along a straight line.
 
-    `value(t) = init + (end − init)·n/T`, with `n` and `T` of `polynomial_schedule`
+    `value(t) = (init − end)·(1 − n/T) + end`, with `n`, `T` of `polynomial_schedule`
 
     Args:
       init_value: the value up to step `transition_begin`.
       end_value: the value from step `transition_begin + transition_steps` on.
       transition_steps: length of the transition in updates. At 0 or less the value
         stays `init_value`.
-      transition_begin: the step at which the transition begins.
+      transition_begin: the step at which the transition begins; below 0 counts as 0.
+
+    Raises:
+      ArgumentError: if a count is no plain number.
 
     Example:
       >>> import gradtx

@@ -77,10 +77,10 @@ def clip_by_global_norm(max_norm: Numeric, *, axis_name: AxisName | None = None)
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> tx = gradtx.clip_by_global_norm(1.0)
+      >>> tx = gradtx.clip_by_global_norm(2.5)
       >>> grads = {"w": jnp.array([3.0]), "b": jnp.array([4.0])}
-      >>> tx.update(grads, tx.init(None))[0]["b"].round(4).tolist()
-      [0.800000011920929]
+      >>> tx.update(grads, tx.init(None))[0]["b"].tolist()
+      [2.0]
 
     Source: Pascanu, Mikolov & Bengio 2012, arXiv:1211.5063, Algorithm 1.
     """
@@ -164,8 +164,8 @@ def adaptive_grad_clip(
             return _bounded(g, root, scale, clipping * jnp.maximum(p_norm, eps))
 
         require_params(params)
-        scalars = {"clipping": clipping, "eps": eps}
-        return map_leaves(leaf, updates, params, **scalars), state
+        bounded = map_leaves(leaf, updates, params, clipping=clipping, eps=eps)
+        return bounded, state
 
     return init_empty, update
 

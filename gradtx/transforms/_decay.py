@@ -60,7 +60,7 @@ def add_decayed_weights(
     check_non_negative(weight_decay=weight_decay)
 
     def init(params):
-        return WeightDecaySchedule(zero_count(params)) if scheduled else EmptyState()
+        return WeightDecaySchedule(zero_count()) if scheduled else EmptyState()
 
     def update(updates, state, params=None, **extra):
         require_params(params)

@@ -68,10 +68,9 @@ def add_noise(
     check_non_negative(eta=eta)
     if (key is None) == (seed is None):
         raise ArgumentError("give exactly one of key= and seed=, such as key=0.")
-    chosen = seed if key is None else key
 
     def init(params):
-        return AddNoiseState(zero_count(params), _fresh(chosen))
+        return AddNoiseState(zero_count(), _fresh(seed if key is None else key))
 
     def update(updates, state, params=None, **extra):
         count = safe_increment(state.count)
@@ -90,7 +89,7 @@ def add_noise(
     return init, update
 
 
-def _fresh(key: jax.Array | int) -> jax.Array:
+def _fresh(key: Any) -> jax.Array:
     """Return a key in a buffer of its own, so that donating the state is safe."""
     if isinstance(key, int):
         return jax.random.key(key)

@@ -16,7 +16,6 @@ from gradtx.core import (
     init_empty,
     map_leaves,
     safe_increment,
-    scalar_like,
     transformation,
     value_at,
     zero_count,
@@ -121,18 +120,22 @@ def scale_by_learning_rate(
 
 def _scaling(size: ScalarOrSchedule, sign: int) -> tuple[Any, Any]:
     def init(params):
-        count = zero_count(params)
-        now = value_at(size, jnp.zeros((), jnp.int32))
-        return ScaleByScheduleState(count, scalar_like(params, now, jnp.float32))
+        count = zero_count()
+        return ScaleByScheduleState(count, _record(value_at(size, count)))
 
     def update(updates, state, params=None, **extra):
         now = value_at(size, state.count)
         exact = size if isinstance(size, (int, float)) else now
         updates = map_leaves(_scaled, updates, s=sign * exact)
         count = safe_increment(state.count)
-        return updates, ScaleByScheduleState(count, now.astype(jnp.float32))
+        return updates, ScaleByScheduleState(count, _record(now))
 
     return init, update
+
+
+def _record(number):
+    # a buffer of its own: the caller may hold the learning rate as an array
+    return jnp.array(number, jnp.float32, copy=True)
 
 
 def _scaled(g, *, s):

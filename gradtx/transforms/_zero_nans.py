@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core import Factored, any_shape, map_leaves, scalar_like, transformation
+from gradtx.core import Factored, any_shape, map_leaves, transformation
 
 
 class ZeroNansState(NamedTuple):
@@ -35,9 +35,7 @@ def zero_nans():
     """
 
     def init(params):
-        return ZeroNansState(
-            jax.tree.map(lambda p: scalar_like(p, False, jnp.bool_), params)
-        )
+        return ZeroNansState(jax.tree.map(lambda p: jnp.zeros((), bool), params))
 
     def update(updates, state, params=None, **extra):
         def leaf(g, found):  # g: one leaf; found: a bool

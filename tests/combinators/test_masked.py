@@ -30,8 +30,8 @@ def test_numbers_equal_optax(lenient):
     for _ in range(4):
         u, s = ours.update(PARAMS, s, PARAMS)
         v, t = theirs.update(PARAMS, t, PARAMS)
-    # optax's bias correction is off by 1e-5 in float32
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5), u, v)
+        # optax's bias correction is off by 1e-5 in float32
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5), u, v)
 
 
 def test_mask_function_sees_updates_where_there_are_no_parameters():

@@ -1,5 +1,7 @@
 """A transformation for each group of leaves."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ import gradtx
 PARAMS = {"embed": jnp.ones((2, 3)), "layers": [jnp.ones(2), jnp.full(3, 2.0)]}
 
 
-def _grow(tx, steps=3):
+def _grow(tx, steps=3) -> tuple[Any, Any]:
     params, state = PARAMS, tx.init(PARAMS)
     for _ in range(steps):
         updates, state = tx.update(params, state, params)

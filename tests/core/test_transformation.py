@@ -42,7 +42,7 @@ def test_printed_form_evaluates_to_an_equal_value():
         ),
         gradtx.named_chain(("first", gradtx.ema(0.9)), ("second", gradtx.trace(0.5))),
     )
-    assert eval(repr(tx), vars(gradtx)) == tx
+    assert eval(repr(tx), dict(vars(gradtx))) == tx
 
 
 def test_equal_calls_are_equal_values():

@@ -9,10 +9,10 @@ import gradtx
 
 
 def _noise(tx, params, steps=1):
-    state = tx.init(params)
-    updates = None
+    state, updates = tx.init(params), jax.tree.map(jnp.zeros_like, params)
+    zeros = updates
     for _ in range(steps):
-        updates, state = tx.update(jax.tree.map(jnp.zeros_like, params), state)
+        updates, state = tx.update(zeros, state)
     return updates
 
 
