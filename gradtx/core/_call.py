@@ -155,7 +155,7 @@ def registered() -> Mapping[str, Callable[..., Any]]:
 
 def public_name(factory: Callable[..., Any]) -> str:
     """Return the name by which data refers to `factory`."""
-    module = factory.__module__
+    module = factory.__module__ or "__main__"
     root = "gradtx" if module.split(".")[0] == "gradtx" else module
     return f"{root}.{factory.__qualname__}"
 

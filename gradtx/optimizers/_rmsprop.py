@@ -224,7 +224,7 @@ def rmsprop(
 
     Raises:
       ArgumentError: if a decay or the momentum lies outside [0, 1), a number is
-        negative, or `momentum_after` names no place.
+        negative, `nesterov` has no momentum, or `momentum_after` names no place.
 
     Example:
       >>> import gradtx
@@ -236,6 +236,8 @@ def rmsprop(
     Source: Tieleman & Hinton 2012, Coursera lecture 6.5; Graves 2013,
     arXiv:1308.0850, equations 38 to 41.
     """
+    if nesterov and momentum is None:
+        raise ArgumentError("nesterov needs a momentum, such as momentum=0.9.")
     if momentum_after not in ("learning_rate", "scaling"):
         raise ArgumentError(
             'momentum_after must be "learning_rate" or "scaling", got '

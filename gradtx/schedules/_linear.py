@@ -6,12 +6,12 @@ import jax
 
 from gradtx.core import Numeric, check_non_negative, schedule
 from gradtx.schedules._constant import constant_schedule
-from gradtx.schedules._steps import as_scalar, check_steps, transition
+from gradtx.schedules._steps import as_scalar, check_steps, share, transition
 
 
 def straight(n: jax.Array, T: float) -> jax.Array:
     """Return `1 − n/T`: 1 at n = 0, 0 at n = T."""
-    return 1 - n / T
+    return 1 - share(n, T)
 
 
 @schedule
@@ -86,6 +86,7 @@ def linear_schedule(
 
     Source: Goyal et al. 2017, arXiv:1706.02677, section 2.2 (gradual warm-up).
     """
+    check_steps(transition_steps=transition_steps, transition_begin=transition_begin)
     return polynomial_schedule(
         init_value, end_value, 1, transition_steps, transition_begin
     )

@@ -50,8 +50,8 @@ def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Any]]):
 def _cycle(i: int, kwargs: Mapping[str, Any]):
     try:
         return warmup_cosine_decay_schedule(**kwargs)
-    except TypeError as error:
+    except (TypeError, ArgumentError) as error:
         raise ArgumentError(
-            f"cosine_kwargs[{i}]: {error}, got {kwargs!r}. Give a dict of the arguments "
-            "of warmup_cosine_decay_schedule."
+            f"cosine_kwargs[{i}] must be the arguments of one "
+            f"warmup_cosine_decay_schedule, got {kwargs!r}: {error}"
         ) from error

@@ -40,7 +40,7 @@ def aligned(step: jax.Array, *counts: float) -> tuple[Any, ...]:
     whole = all(c == math.inf or float(c).is_integer() for c in counts)
     if whole and jnp.issubdtype(step.dtype, jnp.integer):
         top = int(jnp.iinfo(step.dtype).max)
-        return step, *(int(min(c, top)) for c in counts)
+        return step, *(step.dtype.type(min(c, top)) for c in counts)
     return step.astype(scalar_dtype()), *map(float, counts)
 
 
@@ -48,6 +48,15 @@ def elapsed(step: jax.Array, begin: float, end: float = math.inf) -> jax.Array:
     """Return `min(max(step, begin), end) − begin`, the steps made since `begin`."""
     step, begin, end = aligned(step, begin, end)
     return jnp.clip(step, begin, end) - begin
+
+
+def share(n: jax.Array, T: float) -> jax.Array:
+    """Return `n/T`, and exactly 1 at `n = T`.
+
+    Compiled, a division by a constant is a product with its inverse, which may pass 1
+    by a rounding error: a root of `1 − n/T` would be NaN.
+    """
+    return jnp.where(n < T, n / T, 1)
 
 
 def as_scalar(value: Numeric) -> Any:

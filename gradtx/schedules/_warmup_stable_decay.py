@@ -15,13 +15,13 @@ from gradtx.core import (
 )
 from gradtx.schedules._cosine import half_cosine
 from gradtx.schedules._linear import straight
-from gradtx.schedules._steps import check_steps, transition
+from gradtx.schedules._steps import check_steps, share, transition
 from gradtx.schedules._warmup import after_warmup
 
 SHAPES = {
     "linear": straight,
     "cosine": half_cosine,
-    "1-sqrt": lambda n, T: 1 - jnp.sqrt(n / T),
+    "1-sqrt": lambda n, T: 1 - jnp.sqrt(share(n, T)),
 }
 
 

@@ -78,6 +78,15 @@ def test_constant_for_a_schedule_is_named():
         gradtx.scale_by_schedule(0.1)  # type: ignore[arg-type]
 
 
+def test_gradients_that_contradict_the_parameters_are_named():
+    tx, params = gradtx.sgd(0.1), {"w": jnp.ones((4, 3))}
+    state = tx.init(params)
+    with pytest.raises(gradtx.ShapeError, match=r"updates\['w'\]: expected \(4, 3\)"):
+        tx.update({"w": jnp.ones(3)}, state, params)
+    with pytest.raises(gradtx.TreeMismatchError, match=r"updates\['w'\] is missing"):
+        tx.update({}, state, params)
+
+
 def test_learning_rate_is_exact_in_64_bits(x64):
     g = jnp.ones(1)
     tx = gradtx.scale_by_learning_rate(lambda step: 0.1)
