@@ -1,4 +1,7 @@
-"""Functions from the step to a scalar, one curve a file."""
+"""Functions from the step to a scalar, one curve a file.
+
+From an array of steps each makes the array of its values, as a plot needs them.
+"""
 
 from gradtx.schedules._constant import (
     constant_schedule as constant_schedule,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from gradtx.core import Numeric, schedule
+import jax.numpy as jnp
+
+from gradtx.core import Numeric, scalar_dtype, schedule
+from gradtx.schedules._steps import as_scalar
 
 
 @schedule
@@ -21,4 +24,4 @@ def constant_schedule(value: Numeric):
 
     Source: the default of every optimizer.
     """
-    return lambda step: value
+    return lambda step: jnp.full(step.shape, as_scalar(value), scalar_dtype())

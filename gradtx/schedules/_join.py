@@ -21,8 +21,8 @@ def join_schedules(
     `value(t) = schedules[i](t − boundaries[i−1])` for
     `boundaries[i−1] ≤ t < boundaries[i]`
 
-    No schedule is asked for a step outside its own part, so what it would be there,
-    infinite or NaN, does no harm, not even to derivatives.
+    No schedule is asked for a step before its beginning or after its end, so what it
+    would be there, infinite or NaN, does no harm, not even to derivatives.
 
     Args:
       schedules: functions from the step to a scalar, at least one.

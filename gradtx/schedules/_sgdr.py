@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gradtx.core import ArgumentError, schedule
@@ -12,7 +12,7 @@ from gradtx.schedules._warmup import warmup_cosine_decay_schedule
 
 
 @schedule
-def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Any]]):
+def sgdr_schedule(cosine_kwargs: Sequence[Mapping[str, Any]]):
     """Run warm-ups with cosine decay one after the other: warm restarts.
 
     `warmup_cosine_decay_schedule(**cosine_kwargs[i])` for its own `decay_steps`, i = 0,
@@ -36,14 +36,14 @@ def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Any]]):
 
     Differs from the paper: every cycle may begin with a warm-up, as in optax.
     """
-    given = list(cosine_kwargs)
-    if not given:
+    if not cosine_kwargs:
         raise ArgumentError(
             "cosine_kwargs must hold at least one cycle, got none. Give a dict of the "
             "arguments of warmup_cosine_decay_schedule for each."
         )
-    cycles = [_cycle(i, kwargs) for i, kwargs in enumerate(given)]
-    *boundaries, _ = itertools.accumulate(kwargs["decay_steps"] for kwargs in given)
+    cycles = [_cycle(i, kwargs) for i, kwargs in enumerate(cosine_kwargs)]
+    lengths = [kwargs["decay_steps"] for kwargs in cosine_kwargs]
+    boundaries = list(itertools.accumulate(lengths[:-1]))
     return join_schedules(cycles, boundaries)
 
 

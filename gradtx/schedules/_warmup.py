@@ -41,7 +41,9 @@ def after_warmup(
 def warmup_constant_schedule(
     init_value: Numeric, peak_value: Numeric, warmup_steps: int
 ):
-    """Rise along a line, then stay: `linear_schedule` under a name of its own.
+    """Rise along a line, then stay.
+
+    `linear_schedule(init, peak, warmup_steps)`
 
     Args:
       init_value: the value at step 0.
