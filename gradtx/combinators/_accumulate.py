@@ -120,12 +120,24 @@ def accumulate(
 
         def wait():
             kept = (state.gradient_step, state.inner_opt_state, acc)
-            still = zeros_like(hide(moving, updates))
-            return still, AccumulateState(mini_step, *kept)
+            return _zeros_of(emit, shown), AccumulateState(mini_step, *kept)
 
         # float0 belongs to no branch: it goes around the condition
         moving = jax.tree.map(lambda g: dtype_of(g) != jax.dtypes.float0, updates)
+        shown = hide(moving, updates)
         new, state = lax.cond(mini_step >= calls, emit, wait)
         return reveal(moving, new, updates), state
 
     return init, update
+
+
+def _zeros_of(emit: Callable[[], Any], updates: Any) -> Any:
+    """Return zeros of the types of the updates that `emit` makes of `updates`.
+
+    They differ only in a `shard_map` that knows what varies between devices: there a
+    link that averages turns what varies into what does not.
+    """
+    leaves = jax.tree.leaves(updates)
+    if any(jax.typeof(g).manual_axis_type.varying for g in leaves):
+        updates = jax.eval_shape(emit)[0]
+    return zeros_like(updates)

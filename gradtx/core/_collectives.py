@@ -23,14 +23,7 @@ def axes_of(axis_name: AxisName | None) -> tuple[str, ...]:
 def check_axes(axis_name: AxisName | None) -> None:
     """Raise `AxisNameError` for an axis that nothing around this code binds."""
     for axis in axes_of(axis_name):
-        try:
-            lax.axis_index(axis)
-        except NameError:
-            raise AxisNameError(
-                f"axis {axis!r} is not mapped here. Run update inside jax.pmap(..., "
-                f"axis_name={axis!r}) or a jax.shard_map over a mesh with that axis, "
-                "or leave the axis name out under plain jit, where arrays are whole."
-            ) from None
+        _index(axis)
 
 
 def varying_axes(x: Any, axis_name: AxisName | None) -> tuple[str, ...]:
@@ -63,7 +56,7 @@ def shards(x: Any, axis_name: AxisName | None) -> int:
 
 def tracks_variance(axis: str) -> bool:
     """Say whether array types here tell over which axes arrays vary."""
-    return axis in jax.typeof(lax.axis_index(axis)).manual_axis_type.varying
+    return axis in jax.typeof(_index(axis)).manual_axis_type.varying
 
 
 def all_sum(x: jax.Array, axis_name: AxisName | None) -> jax.Array:
@@ -74,6 +67,18 @@ def all_sum(x: jax.Array, axis_name: AxisName | None) -> jax.Array:
 def all_max(x: jax.Array, axis_name: AxisName | None) -> jax.Array:
     """Take the maximum of `x` over those named axes over which it varies."""
     return _reduced(lax.pmax, x, axis_name)
+
+
+def _index(axis: str) -> jax.Array:
+    """Return the number of this device along a mapped axis."""
+    try:
+        return lax.axis_index(axis)
+    except NameError:
+        raise AxisNameError(
+            f"axis {axis!r} is not mapped here. Run update inside jax.pmap(..., "
+            f"axis_name={axis!r}) or a jax.shard_map over a mesh with that axis, "
+            "or leave the axis name out under plain jit, where arrays are whole."
+        ) from None
 
 
 def _reduced(

@@ -154,7 +154,13 @@ def _written(value: Any, where: str, top: bool = False) -> Any:
         written = [_written(v, f"{where}[{i}]") for i, v in enumerate(value)]
         return written if type(value) is list else {"$tuple": written}
     if type(value) is dict:
-        written = [[k, _written(v, f"{where}[{k!r}]")] for k, v in value.items()]
+        written = [
+            [
+                k.item() if isinstance(k, np.integer) else k,
+                _written(v, f"{where}[{k!r}]"),
+            ]
+            for k, v in value.items()
+        ]
         if all(isinstance(k, str) and k[:1] != "$" and k != "call" for k, _ in written):
             return dict(written)
         if all(isinstance(k, (str, int)) for k, _ in written):

@@ -22,7 +22,7 @@ class Role(enum.Enum):
     SCALAR = "scalar"  #: a float32 scalar, whatever the parameters' dtype
     PER_PARAM = "per_param"  #: the parameters' structure and shapes
     FACTORED = "factored"  #: something per parameter, of another shape
-    KEY = "key"  #: a key of a random number generator
+    KEY = "key"  #: a key of a random number generator, or its data
     INNER = "inner"  #: the state of a wrapped transformation
 
 

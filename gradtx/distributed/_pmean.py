@@ -18,6 +18,7 @@ from gradtx.core import (
     check_axes,
     init_empty,
     map_leaves,
+    scalar_dtype,
     transformation,
     varying,
     varying_axes,
@@ -75,7 +76,7 @@ def pmean_gradients(axis_name: AxisName, *, weighted: bool = False):
                 "update needs the number of examples of this device. Call "
                 "tx.update(grads, state, params, example_count=n)."
             )
-        count = jnp.asarray(example_count, jnp.float32)
+        count = jnp.asarray(example_count, scalar_dtype())
         # an equal count everywhere is a count per device, not a sum of counts
         total = all_sum(varying(count, axes), axes)
         weight = count / jnp.where(total > 0, total, 1)

@@ -43,16 +43,15 @@ def warmup_constant_schedule(
 ):
     """Rise along a line, then stay.
 
-    `linear_schedule(init, peak, warmup_steps)`
+    `linear_schedule(init, peak, warmup_steps)`, then `peak`
 
     Args:
       init_value: the value at step 0.
       peak_value: the value from step `warmup_steps` on.
-      warmup_steps: length of the rise in updates. At 0 or less the value stays
-        `init_value`.
+      warmup_steps: length of the rise in updates, 0 or more.
 
     Raises:
-      ArgumentError: if `warmup_steps` is no plain number.
+      ArgumentError: if `warmup_steps` is no plain number of 0 or more.
 
     Example:
       >>> import gradtx
@@ -61,9 +60,13 @@ def warmup_constant_schedule(
       [0.0, 0.25, 1.0, 1.0]
 
     Source: Goyal et al. 2017, arXiv:1706.02677, section 2.2 (gradual warm-up).
+
+    Differs from optax: without warm-up the value is the peak; there it stays
+    `init_value`, often 0, for ever.
     """
-    check_steps(warmup_steps=warmup_steps)
-    return linear_schedule(init_value, peak_value, warmup_steps)
+    return after_warmup(
+        init_value, peak_value, warmup_steps, constant_schedule(peak_value)
+    )
 
 
 @schedule

@@ -25,7 +25,13 @@ from gradtx.core import (
 
 
 class AddNoiseState(NamedTuple):
-    """The state of `add_noise`: updates made so far and the key of the next noise."""
+    """The state of `add_noise`.
+
+    Attributes:
+      count: updates made so far.
+      rng_key: the data of the key of the next noise, plain integers that any file
+        format can hold.
+    """
 
     count: Count
     rng_key: Key
@@ -69,34 +75,42 @@ def add_noise(
     if (key is None) == (seed is None):
         raise ArgumentError("give exactly one of key= and seed=, such as key=0.")
 
+    start = seed if key is None else key
+
     def init(params):
-        return AddNoiseState(zero_count(), _fresh(seed if key is None else key))
+        return AddNoiseState(zero_count(), _data(_typed(start)))
 
     def update(updates, state, params=None, **extra):
         count = safe_increment(state.count)
-        key, now = jax.random.split(state.rng_key)
+        impl = jax.random.key_impl(_typed(start))
+        last = jax.random.wrap_key_data(state.rng_key, impl=impl)
+        following, now = jax.random.split(last)
         keys = jax.tree_util.tree_map_with_path(
             lambda path, _: _key_for(now, path), updates
         )
         deviation = jnp.sqrt(eta / count.astype(scalar_dtype()) ** gamma)
 
-        def leaf(g, key, *, deviation):
-            return g + deviation * jax.random.normal(key, g.shape, g.dtype)
+        def leaf(g, own_key, *, deviation):
+            return g + deviation * jax.random.normal(own_key, g.shape, g.dtype)
 
         updates = map_leaves(leaf, updates, any_shape(keys), deviation=deviation)
-        return updates, AddNoiseState(count, key)
+        return updates, AddNoiseState(count, _data(following))
 
     return init, update
 
 
-def _fresh(key: Any) -> jax.Array:
-    """Return a key in a buffer of its own, so that donating the state is safe."""
+def _typed(key: Any) -> jax.Array:
+    """Return an integer, or the data of a key, as a key that knows its generator."""
     if isinstance(key, int):
         return jax.random.key(key)
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        data = jnp.array(jax.random.key_data(key), copy=True)
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(key))
-    return jnp.array(key, copy=True)
+        return key
+    return jax.random.wrap_key_data(key)
+
+
+def _data(key: jax.Array) -> jax.Array:
+    # a buffer of its own: donating the state must not delete the caller's key
+    return jnp.array(jax.random.key_data(key), copy=True)
 
 
 def _key_for(key: jax.Array, path: Any) -> jax.Array:

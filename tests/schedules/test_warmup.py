@@ -17,7 +17,7 @@ from gradtx.schedules import (
 from tests.schedules._values import assert_equals_formula, assert_equals_optax, values
 
 
-@pytest.mark.parametrize("args", [(0.0, 1.0, 10), (0.1, 1.0, 0), (0.5, 0.1, 129)])
+@pytest.mark.parametrize("args", [(0.0, 1.0, 10), (0.1, 1.0, 1), (0.5, 0.1, 129)])
 def test_constant_equals_optax(args):
     assert_equals_optax("warmup_constant_schedule", *args)
 
@@ -137,3 +137,8 @@ def test_length_that_is_no_number_is_named():
     message = "warmup_constant_schedule: warmup_steps must be a plain number"
     with pytest.raises(gradtx.ArgumentError, match=message):
         warmup_constant_schedule(0.0, 1.0, None)  # type: ignore[arg-type]
+
+
+def test_no_warmup_starts_at_the_peak():
+    assert float(warmup_constant_schedule(0.0, 1.0, 0)(0)) == 1.0
+    assert float(warmup_cosine_decay_schedule(0.0, 1.0, 0, 10)(0)) == 1.0
