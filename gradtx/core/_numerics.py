@@ -25,11 +25,12 @@ def real_dtype(dtype: Any) -> Any:
 
 def widened(dtype: Any) -> Any:
     """Return the dtype in which a leaf of `dtype` is computed: 32 bits or more."""
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        return jnp.dtype(dtype)
+    double = jnp.finfo(dtype).bits == 64
     if jnp.issubdtype(dtype, jnp.complexfloating):
-        return jnp.promote_types(dtype, jnp.complex64)
-    if jnp.issubdtype(dtype, jnp.floating):
-        return jnp.float64 if jnp.dtype(dtype) == jnp.float64 else jnp.float32
-    return jnp.dtype(dtype)
+        return jnp.complex128 if double else jnp.complex64
+    return jnp.float64 if double else jnp.float32
 
 
 def cast(x: Any, dtype: Any) -> jax.Array:
