@@ -65,10 +65,10 @@ def scale_by_radam(
         count = safe_increment(state.count)
         rho, rho_inf = _sma_length(b2, count)
         trusted = rho >= threshold
-        safe = jnp.where(trusted, rho, jnp.maximum(rho_inf, 5))
-        r = jnp.sqrt(
-            (safe - 4) * (safe - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * safe)
-        )
+        # where nothing is rectified, any length above 4 keeps the root finite
+        last = jnp.where(rho_inf > 4, rho_inf, 5.0)
+        now = jnp.where(trusted, rho, last)
+        r = jnp.sqrt((now - 4) * (now - 2) * last / ((last - 4) * (last - 2) * now))
 
         def leaf(
             g, mu, nu, *, b1, b2, eps, eps_root, c1, c2, c1_next, r, trusted

@@ -117,6 +117,9 @@ def scale_by_stddev(
     Raises:
       ArgumentError: if `decay` lies outside [0, 1), or another number is negative.
 
+    The first variance under bias correction is that of one number: 0, and the first
+    step as large as `eps` allows. Start from an `initial_scale` above 0 instead.
+
     Source: Graves 2013, arXiv:1308.0850, equations 38 to 40.
 
     Differs from Graves, torch and optax: the variance is kept from going below 0,
@@ -238,6 +241,7 @@ def rmsprop(
     """
     if nesterov and momentum is None:
         raise ArgumentError("nesterov needs a momentum, such as momentum=0.9.")
+    check_decay(momentum=momentum)
     if momentum_after not in ("learning_rate", "scaling"):
         raise ArgumentError(
             'momentum_after must be "learning_rate" or "scaling", got '

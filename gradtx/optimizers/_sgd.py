@@ -8,6 +8,7 @@ from gradtx.core import (
     Numeric,
     ScalarOrSchedule,
     chain,
+    check_decay,
     transformation,
 )
 from gradtx.transforms import scale_by_learning_rate, trace
@@ -46,6 +47,7 @@ def sgd(
     """
     if nesterov and momentum is None:
         raise ArgumentError("nesterov needs a momentum, such as momentum=0.9.")
+    check_decay(momentum=momentum)
     descend = scale_by_learning_rate(learning_rate)
     if momentum is None:
         return chain(descend)
