@@ -47,9 +47,7 @@ TRANSFORMATIONS = {
     "scale_by_radam": gradtx.scale_by_radam(),
     "scale_by_rms": gradtx.scale_by_rms(),
     "scale_by_rss": gradtx.scale_by_rss(),
-    "scale_by_schedule": gradtx.scale_by_schedule(
-        gradtx.constant_schedule(0.1)
-    ),
+    "scale_by_schedule": gradtx.scale_by_schedule(gradtx.constant_schedule(0.1)),
     "scale_by_sign": gradtx.scale_by_sign(),
     "scale_by_stddev": gradtx.scale_by_stddev(),
     "set_to_zero": gradtx.set_to_zero(),

@@ -14,6 +14,7 @@ from gradtx.core import (
     Link,
     as_transformation,
     path_of,
+    spread_prefix,
     transformation,
 )
 
@@ -65,24 +66,24 @@ def partition(
     """
     inner = {label: as_transformation(tx) for label, tx in transforms.items()}
 
-    def group(label):
-        def chosen(tree):
-            return jax.tree.map(
-                lambda it: it == label, _labels(param_labels, tree, inner)
+    def groups(tree):
+        labels = _labels(param_labels, tree, inner)
+        return {
+            label: masked(
+                tx,
+                jax.tree.map(lambda it, label=label: it == label, labels),
+                mask_compatible_extra_args=mask_compatible_extra_args,
             )
-
-        return masked(
-            inner[label], chosen, mask_compatible_extra_args=mask_compatible_extra_args
-        )
-
-    groups = {label: group(label) for label in inner}
+            for label, tx in inner.items()
+        }
 
     def init(params):
-        return PartitionState({k: tx.init(params) for k, tx in groups.items()})
+        made = {label: tx.init(params) for label, tx in groups(params).items()}
+        return PartitionState(made)
 
     def update(updates, state, params=None, **extra):
         states = {}
-        for label, tx in groups.items():
+        for label, tx in groups(updates if params is None else params).items():
             before = state.inner_states[label]
             updates, states[label] = tx.update(updates, before, params, **extra)
         return updates, PartitionState(states)
@@ -96,16 +97,7 @@ multi_transform = partition
 
 def _labels(param_labels: Any, tree: Any, known: Mapping[Hashable, Any]) -> Any:
     labels = param_labels(tree) if callable(param_labels) else param_labels
-    try:
-        spread = jax.tree.map(
-            lambda label, part: jax.tree.map(lambda _: label, part), labels, tree
-        )
-    except ValueError as error:
-        raise ArgumentError(
-            "the labels are neither of the structure of the parameters nor a prefix of "
-            f"it: {str(error).splitlines()[0]} A function of the parameters, such as "
-            "label_paths(...), always fits."
-        ) from None
+    spread = spread_prefix(labels, tree, "labels")
     for path, label in jax.tree_util.tree_leaves_with_path(spread):
         if label not in known:
             raise ArgumentError(

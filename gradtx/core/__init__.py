@@ -108,6 +108,7 @@ from gradtx.core._selector import (
     resolve_mask as resolve_mask,
     selector as selector,
     slashed as slashed,
+    spread_prefix as spread_prefix,
 )
 from gradtx.core._transformation import (
     GradientTransformation as GradientTransformation,

@@ -47,16 +47,20 @@ class Call:
 
     def __repr__(self) -> str:
         shown, positional = [], True
-        for name, parameter in _signature(self.factory).parameters.items():
+        for index, (name, parameter) in enumerate(parameters(self.factory).items()):
             if name not in self.arguments:
                 continue
             value = self.arguments[name]
             if parameter.kind is parameter.VAR_POSITIONAL:
                 shown += [show(v) for v in value]
-            elif parameter.default is parameter.empty and positional:
-                shown.append(show(value))
             elif _key(value) == _key(_canonical(name, parameter.default)):
                 positional = False
+            elif (
+                positional
+                and parameter.kind is not parameter.KEYWORD_ONLY
+                and (parameter.default is parameter.empty or index == 0)
+            ):
+                shown.append(show(value))
             else:
                 positional = False
                 shown.append(f"{name}={show(value)}")

@@ -61,3 +61,7 @@ class AxisNameError(GradtxError, NameError):
 
 class DescriptionError(GradtxError, TypeError):
     """A value cannot be written as plain data, or data describes no value."""
+
+
+for _error in [GradtxError, *GradtxError.__subclasses__(), ShapeError]:
+    _error.__module__ = "gradtx"  # how tracebacks spell them

@@ -40,16 +40,16 @@ class ScaledNorm(NamedTuple):
         return self.root / self.scale
 
 
-def global_norm(tree: Any, *, axis_name: AxisName | None = None) -> jax.Array:
+def global_norm(updates: Any, *, axis_name: AxisName | None = None) -> jax.Array:
     """Return the Euclidean norm of all elements of all leaves.
 
-    `‖tree‖ = √(Σ_leaves Σ_i |x_i|²)`, summed in float32 (float64 if a leaf has 64
+    `‖updates‖ = √(Σ_leaves Σ_i |x_i|²)`, summed in float32 (float64 if a leaf has 64
     bits) whatever the leaves' dtype: a thousand bfloat16 leaves are not lost in one
     another, float16 does not overflow, and float32 numbers of 1e20 or 1e-30 neither
     overflow nor vanish.
 
     Args:
-      tree: a pytree of arrays. `None`, empty and integer leaves count nothing.
+      updates: a pytree of arrays. `None`, empty and integer leaves count nothing.
       axis_name: mapped axes over which the leaves are sharded; the norm is that of
         the whole tree. A leaf that `shard_map` knows to be replicated counts once.
 
@@ -65,7 +65,7 @@ def global_norm(tree: Any, *, axis_name: AxisName | None = None) -> jax.Array:
       >>> f"{norm:.4g}"
       '3e+20'
     """
-    return scaled_norm(tree, axis_name=axis_name).value
+    return scaled_norm(updates, axis_name=axis_name).value
 
 
 def scaled_norm(tree: Any, *, axis_name: AxisName | None = None) -> ScaledNorm:
@@ -75,7 +75,7 @@ def scaled_norm(tree: Any, *, axis_name: AxisName | None = None) -> ScaledNorm:
     again with the numbers scaled by a power of two.
 
     Args:
-      tree: as in `global_norm`.
+      tree: the updates, as in `global_norm`.
       axis_name: as in `global_norm`.
     """
     check_axes(axis_name)

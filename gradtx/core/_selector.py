@@ -177,7 +177,13 @@ def none_of(*selectors: Selector):
 
 
 def slashed(path: Any) -> str:
-    """Join a key path by slashes: `encoder/layers/0/kernel`."""
+    """Join a key path by slashes: `encoder/layers/0/kernel`.
+
+    A box around an array, such as a variable of Flax, adds nothing: its attribute
+    `value` at the end of a path is left out.
+    """
+    if path and getattr(path[-1], "name", None) == "value":
+        path = path[:-1]
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
@@ -198,17 +204,31 @@ def resolve_mask(mask: Any, tree: Any) -> Any:
         map(callable, leaves)
     ):  # a module of bools is no function
         mask = mask(tree)
+    spread = spread_prefix(mask, tree, "mask")
+    return jax.tree_util.tree_map_with_path(_flag, spread)
+
+
+def spread_prefix(prefix: Any, tree: Any, name: str) -> Any:
+    """Return `prefix` repeated to the structure of `tree`.
+
+    Args:
+      prefix: a tree of which `tree` is a refinement.
+      tree: parameters or updates.
+      name: what the prefix is called in an error.
+
+    Raises:
+      ArgumentError: if `prefix` does not fit, saying where.
+    """
     try:
-        spread = jax.tree.map(
-            lambda flag, part: jax.tree.map(lambda _: flag, part), mask, tree
+        return jax.tree.map(
+            lambda value, part: jax.tree.map(lambda _: value, part), prefix, tree
         )
     except ValueError as error:
         raise ArgumentError(
-            "the mask is neither of the structure of the parameters nor a prefix of "
-            f"it: {str(error).splitlines()[0]} A function of the parameters, such as "
-            "path_matches(...), always fits."
+            f"{name} must have the structure of the parameters or of a prefix of them. "
+            "A function of the parameters, such as path_matches(...) or "
+            f"label_paths(...), always fits. {' '.join(str(error).split())}"
         ) from None
-    return jax.tree_util.tree_map_with_path(_flag, spread)
 
 
 def _flag(path: Any, value: Any) -> bool:

@@ -106,7 +106,7 @@ def transformation(
       ...         return jax.tree.map(lambda g: g / 2**times, updates), state
       ...     return gradtx.identity().init, update
       >>> halve(times=3)
-      halve(times=3)
+      halve(3)
     """
 
     def finish(returned: Any, call: _call.Call) -> GradientTransformation:
@@ -127,30 +127,30 @@ def transformation(
     return _call.remembering(factory, GradientTransformation, finish, _coerced)
 
 
-def as_transformation(link: Any) -> GradientTransformation:
-    """Return `link` as a transformation: itself, a raw pair, or a look-alike.
+def as_transformation(tx: Any) -> GradientTransformation:
+    """Return `tx` as a transformation: itself, a raw pair, or a look-alike.
 
     Args:
-      link: a transformation, a tuple `(init, update)`, or any object with `init` and
+      tx: a transformation, a tuple `(init, update)`, or any object with `init` and
         `update` functions, such as an optax transformation.
 
     Raises:
-      ArgumentError: if `link` is nothing of the kind.
+      ArgumentError: if `tx` is nothing of the kind.
     """
-    if isinstance(link, GradientTransformation):
-        return link
-    if _resembles(link):
-        return GradientTransformation(link.init, link.update)
-    if isinstance(link, tuple) and len(link) == 2 and all(map(callable, link)):
-        return GradientTransformation(*link)
+    if isinstance(tx, GradientTransformation):
+        return tx
+    if _resembles(tx):
+        return GradientTransformation(tx.init, tx.update)
+    if isinstance(tx, tuple) and len(tx) == 2 and all(map(callable, tx)):
+        return GradientTransformation(*tx)
     hint = (
-        f" Did you forget to call it: {link.__name__}(...)?"
-        if inspect.isfunction(link)
+        f" Did you forget to call it: {tx.__name__}(...)?"
+        if inspect.isfunction(tx)
         else ""
     )
     raise ArgumentError(
         "expected a transformation, a pair (init, update) or an optax "
-        f"transformation, got {_call.show(link)}.{hint}"
+        f"transformation, got {_call.show(tx)}.{hint}"
     )
 
 

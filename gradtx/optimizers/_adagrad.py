@@ -84,9 +84,7 @@ def adagrad(
 
     Args:
       learning_rate: a number, or a schedule of the number of updates made.
-      initial_accumulator_value: as in `scale_by_rss`, like all that follow.
-      eps: see there.
-      eps_in_sqrt: see there.
+      initial_accumulator_value, eps, eps_in_sqrt: as in `scale_by_rss`.
 
     Source: Duchi, Hazan & Singer 2011, JMLR 12, Figure 1.
     """

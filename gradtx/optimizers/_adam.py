@@ -143,19 +143,14 @@ def adam(
 
     Args:
       learning_rate: a number, or a schedule of the number of updates made.
-      b1: as in `scale_by_adam`, like all that follow.
-      b2: see there.
-      eps: see there.
-      eps_root: see there.
-      mu_dtype: see there.
-      nesterov: see there.
+      b1, b2, eps, eps_root, mu_dtype, nesterov: as in `scale_by_adam`.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
       >>> tx, params = gradtx.adam(1e-3), {"w": jnp.array([1.0])}
       >>> updates, state = tx.update({"w": jnp.array([7.0])}, tx.init(params))
-      >>> updates["w"].round(6).tolist()
-      [-0.0010000000474974513]
+      >>> f"{updates['w'][0]:.6f}"
+      '-0.001000'
 
     Source: Kingma & Ba 2014, arXiv:1412.6980, Algorithm 1.
     """
@@ -184,11 +179,7 @@ def adamw(
 
     Args:
       learning_rate: a number, or a schedule of the number of updates made.
-      b1: as in `scale_by_adam`, like the next four.
-      b2: see there.
-      eps: see there.
-      eps_root: see there.
-      mu_dtype: see there.
+      b1, b2, eps, eps_root, mu_dtype: as in `scale_by_adam`.
       weight_decay: share of the parameter that one step of learning rate 1 removes.
         torch's default is 1e-2.
       mask: which leaves decay, as in `add_decayed_weights`. By default all.
@@ -227,16 +218,11 @@ def nadam(
 
     Args:
       learning_rate: a number, or a schedule of the number of updates made.
-      b1: as in `scale_by_adam`, like all that follow.
-      b2: see there.
-      eps: see there.
-      eps_root: see there.
-      mu_dtype: see there.
-      nesterov: see there.
+      b1, b2, eps, eps_root, mu_dtype, nesterov: as in `scale_by_adam`.
 
     Source: Dozat 2016, "Incorporating Nesterov Momentum into Adam", Algorithm 2.
 
-    Differs from torch.optim.NAdam, whose b1 grows with the step.
+    Differs from torch.optim.NAdam: there b1 grows with the step.
     """
     return adam(learning_rate, b1, b2, eps, eps_root, mu_dtype, nesterov=nesterov)
 
@@ -260,14 +246,7 @@ def nadamw(
 
     Args:
       learning_rate: a number, or a schedule of the number of updates made.
-      b1: as in `adamw`, like all that follow.
-      b2: see there.
-      eps: see there.
-      eps_root: see there.
-      mu_dtype: see there.
-      weight_decay: see there.
-      mask: see there.
-      nesterov: see there.
+      b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, nesterov: as in `adamw`.
 
     Source: Dahl et al. 2023, arXiv:2306.07179, appendix D (NAdamW).
     """

@@ -77,9 +77,7 @@ def adamax(
 
     Args:
       learning_rate: a number, or a schedule of the number of updates made.
-      b1: as in `scale_by_adamax`, like all that follow.
-      b2: see there.
-      eps: see there.
+      b1, b2, eps: as in `scale_by_adamax`.
 
     Source: Kingma & Ba 2014, arXiv:1412.6980, Algorithm 2.
     """
@@ -101,11 +99,8 @@ def adamaxw(
 
     Args:
       learning_rate: a number, or a schedule of the number of updates made.
-      b1: as in `scale_by_adamax`, like the next two.
-      b2: see there.
-      eps: see there.
-      weight_decay: as in `add_decayed_weights`, like the next.
-      mask: see there.
+      b1, b2, eps: as in `scale_by_adamax`.
+      weight_decay, mask: as in `add_decayed_weights`.
 
     Source: Kingma & Ba 2014, arXiv:1412.6980, Algorithm 2; Loshchilov & Hutter 2017,
     arXiv:1711.05101.

@@ -121,13 +121,8 @@ def amsgrad(
 
     Args:
       learning_rate: a number, or a schedule of the number of updates made.
-      b1: as in `scale_by_amsgrad`, like all that follow.
-      b2: see there.
-      eps: see there.
-      eps_root: see there.
-      mu_dtype: see there.
-      bias_correction_mu: see there.
-      bias_correction_nu: see there.
+      b1, b2, eps, eps_root, mu_dtype, bias_correction_mu, bias_correction_nu: as in
+        `scale_by_amsgrad`.
 
     Source: Reddi, Kale & Kumar 2018, arXiv:1904.09237, Algorithm 2.
     """

@@ -101,12 +101,9 @@ def lion(
     Args:
       learning_rate: a number, or a schedule of the number of updates made; 3 to 10
         times smaller than Adam's.
-      b1: as in `scale_by_lion`, like the next two.
-      b2: see there.
-      mu_dtype: see there.
-      weight_decay: as in `add_decayed_weights`, like the next; 3 to 10 times larger
+      b1, b2, mu_dtype: as in `scale_by_lion`.
+      weight_decay, mask: as in `add_decayed_weights`; the decay 3 to 10 times larger
         than AdamW's.
-      mask: see there.
 
     Source: Chen et al. 2023, arXiv:2302.06675, Algorithm 2 and section 5.
     """

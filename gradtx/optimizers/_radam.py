@@ -54,6 +54,9 @@ def scale_by_radam(
 
     Source: Liu et al. 2019, arXiv:1908.03265, Algorithm 2, whose threshold is 4; 5 is
     that of the authors' code and of torch.
+
+    Differs from optax: `rho` is computed without cancellation; there it is off by up
+    to 6e-3 of the update in float32.
     """
     check_decay(b1=b1, b2=b2)
     check_non_negative(eps=eps, eps_root=eps_root)
@@ -142,12 +145,7 @@ def radam(
 
     Args:
       learning_rate: a number, or a schedule of the number of updates made.
-      b1: as in `scale_by_radam`, like all that follow.
-      b2: see there.
-      eps: see there.
-      eps_root: see there.
-      threshold: see there.
-      nesterov: see there.
+      b1, b2, eps, eps_root, threshold, nesterov: as in `scale_by_radam`.
 
     Source: Liu et al. 2019, arXiv:1908.03265, Algorithm 2.
     """

@@ -105,14 +105,13 @@ def scale_by_stddev(
     """Divide updates by their running standard deviation.
 
     `mu ← decay·mu + (1 − decay)·g`; `nu ← decay·nu + (1 − decay)·|g|²`;
-    `u ← g / √(max(nu − |mu|², 0) + eps)`, or `u ← g / (√max(nu − |mu|², 0) + eps)`
+    `var = max(nu − |mu|², ulp·nu)`; `u ← g / √(var + eps)`, or `u ← g / (√var + eps)`,
+    with `ulp` the relative rounding error of the dtype
 
     Args:
-      decay: as in `scale_by_rms`, like all that follow.
-      eps: see there.
-      initial_scale: see there; the start of `nu`.
-      eps_in_sqrt: see there.
-      bias_correction: see there; applied to both means.
+      decay, eps, eps_in_sqrt: as in `scale_by_rms`.
+      initial_scale: `nu` before the first update, 0 or more.
+      bias_correction: whether to divide both means by the weight they have seen.
 
     Raises:
       ArgumentError: if `decay` lies outside [0, 1), or another number is negative.
@@ -122,8 +121,8 @@ def scale_by_stddev(
 
     Source: Graves 2013, arXiv:1308.0850, equations 38 to 40.
 
-    Differs from Graves, torch and optax: the variance is kept from going below 0,
-    where rounding takes it when the gradient is constant.
+    Differs from Graves, torch and optax: the variance is kept from going below its
+    own rounding error, or below 0, when the gradient is constant.
     """
     return _normalised(
         decay, eps, initial_scale, eps_in_sqrt, bias_correction, centered=True
@@ -156,7 +155,9 @@ def _normalised(decay, eps, initial_scale, eps_in_sqrt, debias, centered):
             power = nu / weight
             if centered:
                 mu = (decay * mu[0] + (1 - decay) * g,)
-                power = jnp.maximum(power - abs_sq(mu[0] / weight), 0)
+                # a variance is known only to rounding of the mean of squares
+                known = jnp.finfo(power.dtype).eps * power
+                power = jnp.maximum(power - abs_sq(mu[0] / weight), known)
             root = jnp.sqrt(power + eps) if eps_in_sqrt else jnp.sqrt(power) + eps
             return g / root, nu, *mu
 
@@ -212,10 +213,7 @@ def rmsprop(
 
     Args:
       learning_rate: a number, or a schedule of the number of updates made.
-      decay: as in `scale_by_rms`, like the next three.
-      eps: see there.
-      initial_scale: see there.
-      eps_in_sqrt: see there.
+      decay, eps, initial_scale, eps_in_sqrt: as in `scale_by_rms`.
       centered: whether to divide by the standard deviation instead.
       momentum: the share of the buffer that one step keeps, in [0, 1); `None` for no
         buffer at all.

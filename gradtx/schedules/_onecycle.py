@@ -95,8 +95,9 @@ def cosine_onecycle_schedule(
     Source: Smith & Topin 2017, arXiv:1708.07120, section 3 (the 1cycle policy). The
     factors are the defaults of `torch.optim.lr_scheduler.OneCycleLR`.
 
-    Differs from the paper: two phases, along cosines, as in fastai and torch. Differs
-    from optax where two knots fall on one step: both their factors count.
+    Differs from the paper: two phases, along cosines, as in fastai and torch.
+
+    Differs from optax where two knots fall on one step: both their factors count.
     """
     _check(transition_steps, div_factor, final_div_factor)
     _check_shares(pct_start=pct_start)

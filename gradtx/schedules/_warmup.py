@@ -140,12 +140,8 @@ def warmup_exponential_decay_schedule(
       init_value: the value at step 0.
       peak_value: the value at step `warmup_steps`.
       warmup_steps: length of the rise in updates, 0 or more.
-      transition_steps: the period in updates, as in `exponential_decay`, like all that
-        follow.
-      decay_rate: see there.
-      transition_begin: see there; counted from the end of the warm-up.
-      staircase: see there.
-      end_value: see there.
+      transition_steps, decay_rate, staircase, end_value: as in `exponential_decay`.
+      transition_begin: updates at the peak before the decay begins.
 
     Raises:
       ArgumentError: if an argument is out of its range.

@@ -81,7 +81,7 @@ def test_unknown_label_names_the_leaf():
 
 def test_labels_that_do_not_fit_are_named():
     tx = gradtx.partition({"a": gradtx.sgd(0.1)}, {"embed": "a"})
-    with pytest.raises(gradtx.ArgumentError, match="the labels are neither"):
+    with pytest.raises(gradtx.ArgumentError, match="labels must have the structure"):
         tx.init(PARAMS)
 
 

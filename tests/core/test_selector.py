@@ -89,7 +89,7 @@ def test_callable_module_of_bools_is_a_mask():
 @pytest.mark.parametrize(
     ("mask", "pattern"),
     [
-        ({"encoder": True}, "neither of the structure of the parameters nor a prefix"),
+        ({"encoder": True}, "must have the structure of the parameters or of a prefix"),
         ({"encoder": 1.0, "head": True}, r"mask\['encoder'\]\['bias'\] must be a bool"),
     ],
 )

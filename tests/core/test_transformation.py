@@ -25,6 +25,8 @@ def _double(updates, state, params=None):
 
 def test_prints_as_the_call_that_made_it():
     assert repr(gradtx.adam(1e-3)) == "adam(0.001)"
+    assert repr(gradtx.add_decayed_weights(0.1)) == "add_decayed_weights(0.1)"
+    assert repr(gradtx.centralize(kept_axis=-1)) == "centralize(kept_axis=-1)"
     assert repr(gradtx.adam(1e-3, b2=0.95)) == "adam(0.001, b2=0.95)"
     tx = gradtx.chain(gradtx.clip(1.0), gradtx.sgd(0.1, momentum=0.9, nesterov=True))
     assert repr(tx) == "chain(clip(1.0), sgd(0.1, momentum=0.9, nesterov=True))"

@@ -54,7 +54,9 @@ def test_what_is_wrong_is_named():
     with pytest.raises(ArgumentError, match="weight_decay must be 0 or more, got -0.1"):
         gradtx.add_decayed_weights(-0.1)
     tx = gradtx.add_decayed_weights(0.1, {"kernel": True})
-    with pytest.raises(ArgumentError, match="add_decayed_weights: the mask is neither"):
+    with pytest.raises(
+        ArgumentError, match="add_decayed_weights: mask must have the structure"
+    ):
         tx.update(GRADS, tx.init(PARAMS), PARAMS)
     tx = gradtx.add_decayed_weights(0.1)
     with pytest.raises(gradtx.MissingArgumentError, match="got params=None"):

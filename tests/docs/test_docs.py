@@ -1,0 +1,145 @@
+"""The site names every public name, its links lead somewhere, its examples run."""
+
+import doctest
+import inspect
+import itertools
+import pathlib
+import re
+import types
+
+import pytest
+
+import gradtx
+
+ROOT = pathlib.Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(
+    page
+    for page in DOCS.rglob("*.md")
+    if page.relative_to(DOCS).parts[0] not in ("_build", "notebooks")
+)
+ROOMS = {
+    name: room
+    for name, room in vars(gradtx).items()
+    if isinstance(room, types.ModuleType) and not name.startswith("_")
+}
+OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+
+
+def _name(page):
+    return str(page.relative_to(DOCS))
+
+
+def _documented(page):
+    """Return the dotted names that the directives of an API page document."""
+    names, module = [], ""
+    for kind, name in re.findall(r"^\.\. ([\w:]+):: ([\w.]+)", page.read_text(), re.M):
+        if kind == "currentmodule":
+            module = name
+        else:
+            names.append(f"{module}.{name}")
+    return names
+
+
+def _fences(text):
+    """Yield the language and the text of each fenced block, in order."""
+    for fence in re.finditer(r"^```(\S*)[^\n]*\n(.*?)^```$", text, re.M | re.S):
+        yield fence[1], fence[2]
+
+
+def _anchors(page):
+    """Return the anchors of a page's headings, spelled as GitHub spells them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.+)$", text, re.M)
+    plain = (re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in headings)
+    return {re.sub(r"\s", "-", heading) for heading in plain}
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_every_public_name_of_a_room_is_on_its_api_page(room):
+    public = {
+        name
+        for name, value in vars(ROOMS[room]).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+    page = DOCS / "api" / f"{room}.md"
+    written = {name.rpartition(".")[2] for name in _documented(page)}
+    assert public <= written, f"{_name(page)} lacks {sorted(public - written)}"
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("api/*.md")), ids=_name)
+def test_an_api_page_names_only_what_there_is(page):
+    for name in _documented(page):
+        found = gradtx
+        for part in name.split(".")[1:]:
+            found = getattr(found, part)
+        home = ROOMS.get(page.stem)
+        assert getattr(home, name.rpartition(".")[2]) is found, name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_internal_links_lead_to_a_page_and_a_heading(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if re.match(r"\w+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        there = page.parent / path if path else page
+        assert there.is_file(), target
+        assert not anchor or anchor in _anchors(there), target
+
+
+def test_every_page_is_in_a_table_of_contents():
+    listed = {DOCS / "index.md"}
+    for page in PAGES:
+        for language, text in _fences(page.read_text()):
+            if language == "{toctree}":
+                entries = re.findall(r"^(?!:)(\S+)$", text, re.M)
+                listed |= {(page.parent / f"{entry}.md").resolve() for entry in entries}
+    assert {_name(page) for page in PAGES if page.resolve() not in listed} == set()
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *PAGES], ids=lambda page: page.name
+)
+@pytest.mark.usefixtures("lenient")
+def test_examples_of_a_page_run_in_order(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "__main__"}
+    runner = doctest.DocTestRunner(optionflags=OPTIONS)
+    for number, (language, text) in zip(itertools.count(1), _fences(page.read_text())):
+        where = f"{page.name}, block {number}"
+        if language == "python":
+            exec(compile(text, where, "exec"), namespace)
+        elif language == "pycon":
+            test = doctest.DocTestParser().get_doctest(text, namespace, where, None, 0)
+            report = []
+            runner.run(test, out=report.append, clear_globs=False)
+            namespace.update(test.globs)
+            assert runner.failures == 0, "".join(report)
+
+
+def test_the_table_of_optimizers_tells_chains_and_states():
+    text = (DOCS / "concepts" / "optimizers.md").read_text()
+    rows = {}
+    for row in re.findall(r"^\| `\w+` .*\|$", text, re.M):
+        # what parentheses hold is there under other arguments only
+        cells = re.sub(r"\(.*?\)", "", row).split("|")[1:4]
+        (name,), *parts = (re.findall(r"`(\w+)`", cell) for cell in cells)
+        rows[name] = parts
+    for name, factory in vars(gradtx.optimizers).items():
+        if "learning_rate" not in getattr(factory, "__annotations__", ()):
+            continue
+        state = factory(1e-3).init({"w": 0.0})
+        *links, last = state._fields
+        assert last == "scale_by_learning_rate"
+        fields = [field for link in state[:-1] for field in link._fields]
+        assert rows.pop(name, None) == [links, fields], name
+    assert not rows, "rows of optimizers that there are not"
+
+
+def test_every_departure_from_optax_is_on_the_page_about_it():
+    text = (DOCS / "how-to" / "from-optax.md").read_text()
+    for name, value in vars(gradtx).items():
+        differs = re.search(r"Differs\s+from[^:]*\boptax\b", value.__doc__ or "")
+        if differs and inspect.isfunction(value):
+            assert re.search(rf"\b{name}\b", text), name
