@@ -1,0 +1,1 @@
+"""gradtx on several devices and in several processes."""

@@ -1,0 +1,178 @@
+"""The digits script learns, on one device and on eight, and resumes bit for bit."""
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import matplotlib.image
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from flax.jax_utils import replicate
+
+ROOT = Path(__file__).parents[2]
+ONE = ("--devices", "1", "--optimizer", "rms", "--epochs", "12")
+EIGHT = ("--devices", "8", "--epochs", "6", "--batch-size", "60")  # shares of 7.5
+
+
+def start(out: Path, *options: str) -> subprocess.Popen[str]:
+    """Start the script as a user does, with warnings as errors."""
+    script = str(ROOT / "examples" / "digits.py")
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", script, "--out", str(out), *options],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
+    """Return what the script printed, once it has ended with `status`."""
+    printed, errors = process.communicate(timeout=300)
+    assert process.returncode == status, errors
+    return printed, errors
+
+
+def saved(out: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return the newest checkpoint: its record, and the bytes of its arrays by path."""
+    state, record = ocp.args.StandardRestore(), ocp.args.JsonRestore()
+    with ocp.CheckpointManager((out / "checkpoints").resolve()) as manager:
+        parts = manager.restore(
+            manager.latest_step(), args=ocp.args.Composite(state=state, record=record)
+        )
+    state = parts["state"] | {"key": jax.random.key_data(parts["state"]["key"])}
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return parts["record"], {
+        jax.tree_util.keystr(path): np.asarray(leaf).tobytes() for path, leaf in leaves
+    }
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two whole runs and the same two stopped on their way; folders and output."""
+    out = tmp_path_factory.mktemp("runs")
+    interrupted = start(out / "one-interrupted", *ONE)
+    stopped = start(out / "eight-stopped", *EIGHT, "--stop-after", "3")
+    while interrupted.poll() is None:
+        if (out / "one-interrupted" / "checkpoints" / "1").exists():
+            interrupted.send_signal(signal.SIGINT)
+            break
+        time.sleep(0.01)
+    printed = {"one-interrupted": finish(interrupted, 130)}
+    one = start(out / "one", *ONE)
+    printed["eight-stopped"] = finish(stopped)
+    printed["eight"] = finish(start(out / "eight", *EIGHT))
+    printed["one"] = finish(one)
+    return out, printed
+
+
+@pytest.mark.parametrize(("name", "least"), [("one", 0.95), ("eight", 0.90)])
+def test_run_learns_and_reports(runs, name, least):
+    # seed 0 gives 0.983 and 0.961
+    out, printed = runs
+    record, _ = saved(out / name)
+    assert record["tests"][-1]["accuracy"] >= least
+    assert record["tests"][-1]["loss"] < 0.3
+    for words in ("chain(pmean_gradients(", "max_norm", "replicas bit-identical │ yes"):
+        assert words in printed[name][0]
+    assert printed[name][1] == ""
+
+
+def test_curves_are_drawn(runs):
+    picture = matplotlib.image.imread(runs[0] / "eight" / "curves.png")
+    assert picture.shape == (960, 1500, 4)
+    assert picture[..., :3].std() > 0.05
+
+
+def test_interrupted_run_leaves_a_checkpoint_and_one_line(runs):
+    out, printed = runs
+    assert 0 < saved(out / "one-interrupted")[0]["epoch"] < 12
+    assert printed["one-interrupted"][1].count("\n") == 1
+
+
+def test_resumed_runs_end_in_the_bits_of_whole_runs(runs):
+    out, _ = runs
+    one = start(out / "one-interrupted", *ONE, "--resume", "--quiet")
+    eight = start(out / "eight-stopped", *EIGHT, "--resume", "--quiet")
+    assert finish(one) == finish(eight) == ("", "")
+    assert saved(out / "one-interrupted") == saved(out / "one")
+    assert saved(out / "eight-stopped") == saved(out / "eight")
+
+
+def test_changed_settings_are_named_and_refused(runs):
+    changed = ("--resume", "--clip", "0.5", "--seed", "1")
+    _, errors = finish(start(runs[0] / "eight", *EIGHT, *changed), 1)
+    first, *changes, advice = errors.splitlines()
+    assert "other settings" in first
+    assert changes == ["  seed: 0 -> 1", "  clip_by_global_norm.max_norm: 1.0 -> 0.5"]
+    assert "--allow-change" in advice
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """The script as a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "examples")
+        yield importlib.import_module("digits")
+
+
+def test_batches_hold_each_example_once(digits):
+    data, _ = digits.load_data(seed=0)
+    data = data._replace(label=np.arange(1437))
+    order = np.random.default_rng(0).permutation(1437)
+    parts = list(digits.batches(data, order, size=100, devices=8))
+    assert {part.image.shape for part in parts} == {(8, 13, 8, 8, 1)}
+    real = [part.label[part.weight == 1] for part in parts]
+    assert [len(labels) for labels in real] == [100] * 14 + [37]
+    np.testing.assert_array_equal(np.concatenate(real), order)
+    assert sum(part.weight.sum() for part in parts) == 1437
+
+
+def test_eight_devices_update_and_measure_as_one(digits, lenient, monkeypatch):
+    monkeypatch.setattr(digits, "shifted", lambda key, image: image)
+    monkeypatch.setattr(sys, "argv", ["digits.py"])
+    tx = digits.make_optimizer(digits.parse_options(), epoch_steps=10)
+    data, test_data = digits.load_data(seed=0)
+    network, key = digits.Network(), jax.random.key(0)
+    params = jax.jit(network.init)(key, data.image[:1])["params"]
+    fresh = digits.TrainState.create(
+        apply_fn=network.apply, params=params, tx=tx, key=key
+    )
+    results = []
+    for devices in (jax.devices()[:1], jax.devices()):
+        pmap = partial(jax.pmap, axis_name="data", devices=devices)
+        split = partial(digits.batches, size=60, devices=len(devices))
+        # 29 examples: four devices get eight, eight, eight and five, four get none
+        (batch,) = split(data, np.arange(29))
+        state = replicate(fresh, devices, "data")
+        state, metrics = pmap(digits.train_step, out_axes=(0, None))(state, batch)
+        assert digits.replicas_equal((state.params, state.opt_state))
+        tested = digits.evaluate(
+            pmap(digits.test_step, out_axes=None), state, split(test_data)
+        )
+        first_moment = jax.tree.map(lambda x: x[0], state.opt_state.scale_by_adam.mu)
+        results.append((metrics, first_moment, tested))
+    # sums of 29 float32 numbers in another order
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-7), *results)
+
+
+def test_replicas_that_differ_are_noticed(digits):
+    devices = jax.devices()
+    same = replicate({"w": np.ones(3, np.float32)}, devices)
+    assert digits.replicas_equal(same)
+    drifted = {"w": same["w"].at[5, 2].add(np.float32(1e-7))}
+    assert not digits.replicas_equal(drifted)
+
+
+def test_devices_that_are_not_there_are_refused(digits, monkeypatch):
+    monkeypatch.setattr(jax.config, "update", lambda name, value: None)
+    with pytest.raises(digits.Refused, match="--devices 9: there are 8"):
+        digits.use_devices(9)

@@ -1,0 +1,1 @@
+"""gradtx inside what people train with, and under the transformations of JAX."""
