@@ -35,7 +35,8 @@ class AccumulateState(NamedTuple):
       mini_step: calls since the last update of the inner transformation.
       gradient_step: updates of the inner transformation.
       inner_opt_state: its state, untouched between updates.
-      acc_grads: the sum of the gradients since the last update.
+      acc_grads: the sum of the gradients since the last update. Where the inner
+        transformation averages over devices, each device has a sum of its own.
     """
 
     mini_step: Count
@@ -120,7 +121,9 @@ def accumulate(
 
         def wait():
             kept = (state.gradient_step, state.inner_opt_state, acc)
-            return _zeros_of(emit, shown), AccumulateState(mini_step, *kept)
+            return _zeros_of(emit, shown, (state, params)), AccumulateState(
+                mini_step, *kept
+            )
 
         # float0 belongs to no branch: it goes around the condition
         moving = jax.tree.map(lambda g: dtype_of(g) != jax.dtypes.float0, updates)
@@ -131,13 +134,13 @@ def accumulate(
     return init, update
 
 
-def _zeros_of(emit: Callable[[], Any], updates: Any) -> Any:
+def _zeros_of(emit: Callable[[], Any], updates: Any, others: Any) -> Any:
     """Return zeros of the types of the updates that `emit` makes of `updates`.
 
     They differ only in a `shard_map` that knows what varies between devices: there a
     link that averages turns what varies into what does not.
     """
-    leaves = jax.tree.leaves(updates)
+    leaves = jax.tree.leaves((updates, others))
     if any(jax.typeof(g).manual_axis_type.varying for g in leaves):
         updates = jax.eval_shape(emit)[0]
     return zeros_like(updates)

@@ -38,6 +38,7 @@ from gradtx.core._collectives import (
     tracks_variance as tracks_variance,
     varying as varying,
     varying_axes as varying_axes,
+    varying_like as varying_like,
 )
 from gradtx.core._describe import (
     build as build,

@@ -49,6 +49,28 @@ def varying(x: jax.Array, axis_name: AxisName | None) -> jax.Array:
     return lax.pcast(x, missing, to="varying") if missing else x
 
 
+def varying_like(old: Any, new: Any) -> Any:
+    """Return `new`, typed as varying wherever `old` is.
+
+    A state that differs between devices then keeps its type where `update` computes
+    a number that happens to be equal on all: `lax.scan` and `lax.cond` want that.
+    Outside `shard_map`, and for trees of different structure, `new` itself.
+    """
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return new
+    if jax.tree.structure(old) != jax.tree.structure(new):
+        return new
+
+    def leaf(o: Any, n: Any) -> Any:
+        more = (
+            jax.typeof(o).manual_axis_type.varying
+            - jax.typeof(n).manual_axis_type.varying
+        )
+        return lax.pcast(n, tuple(more), to="varying") if more else n
+
+    return jax.tree.map(leaf, old, new)
+
+
 def shards(x: Any, axis_name: AxisName | None) -> int:
     """Return over how many devices of the named axes `x` is spread."""
     return math.prod(lax.axis_size(axis) for axis in varying_axes(x, axis_name))

@@ -11,6 +11,7 @@ from typing import Any, ParamSpec
 import jax
 
 from gradtx.core import _call
+from gradtx.core._collectives import varying_like
 from gradtx.core._errors import ArgumentError, GradtxError
 from gradtx.core._tree import placed_beside
 from gradtx.core._types import TransformInitFn, TransformUpdateFn
@@ -200,7 +201,8 @@ def _signed_update(name: str, update: Callable[..., Any]) -> TransformUpdateFn:
             extra = {k: v for k, v in extra.items() if k in named}
         with jax.named_scope(f"gradtx/{name}"):
             try:
-                return update(updates, state, params, **extra)
+                updates, new = update(updates, state, params, **extra)
+                return updates, varying_like(state, new)
             except GradtxError as error:
                 error.link = error.link or name
                 raise

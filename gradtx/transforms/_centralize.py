@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from gradtx.core import init_empty, map_leaves, transformation
+from gradtx.core import (
+    AxisName,
+    all_sum,
+    init_empty,
+    map_leaves,
+    shards,
+    transformation,
+)
 
 
 @transformation
-def centralize(*, kept_axis: int = 0):
+def centralize(*, kept_axis: int = 0, axis_name: AxisName | None = None):
     """Subtract from each leaf of two axes or more its mean over all axes but one.
 
     `u ← g − mean(g over every axis but kept_axis)`
@@ -17,6 +24,11 @@ def centralize(*, kept_axis: int = 0):
       kept_axis: the axis along which means differ, the one of the outputs in the
         paper. 0 fits kernels stored outputs first, as in torch, and is what optax
         does with every kernel; −1 fits those of Flax.
+      axis_name: mapped axes over which leaves are sharded, along axes other than
+        `kept_axis`.
+
+    Raises:
+      AxisNameError: if `update` runs where an axis is not mapped.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -33,7 +45,8 @@ def centralize(*, kept_axis: int = 0):
             if g.ndim < 2 or g.size == 0:
                 return g
             axes = tuple(a for a in range(g.ndim) if a != kept_axis % g.ndim)
-            return g - jnp.mean(g, axis=axes, keepdims=True)
+            mean = jnp.mean(g, axis=axes, keepdims=True)
+            return g - all_sum(mean, axis_name) / shards(g, axis_name)
 
         return map_leaves(leaf, updates), state
 

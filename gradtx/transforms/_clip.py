@@ -134,7 +134,11 @@ def clip_by_block_rms(threshold: Numeric, *, axis_name: AxisName | None = None):
 
 @transformation
 def adaptive_grad_clip(
-    clipping: Numeric, eps: Numeric = 1e-3, axis: int | tuple[int, ...] | None = None
+    clipping: Numeric,
+    eps: Numeric = 1e-3,
+    axis: int | tuple[int, ...] | None = None,
+    *,
+    axis_name: AxisName | None = None,
 ):
     """Shrink each unit's update to a share of the norm of that unit's parameters.
 
@@ -146,10 +150,12 @@ def adaptive_grad_clip(
       axis: the axes that one unit spans. By default the whole leaf for scalars and
         vectors, axis 0 for 2 and 3 axes (kernels in × out), and all but the last for
         4 and 5 (convolutions).
+      axis_name: mapped axes over which units are sharded.
 
     Raises:
       ArgumentError: if `clipping` is not positive, or a leaf has more than 5 axes and
         no `axis` is given.
+      AxisNameError: if `update` runs where an axis is not mapped.
       MissingArgumentError: if `update` gets no parameters.
 
     Source: Brock et al. 2021, arXiv:2102.06171, section 4.1, equation 3.
@@ -159,8 +165,8 @@ def adaptive_grad_clip(
     def update(updates, state, params=None, **extra):
         def leaf(g, p, *, clipping, eps):  # g, p: one leaf, same shape
             units = _unit_axes(g) if axis is None else axis
-            p_norm = leaf_norm(p, units).value
-            root, scale = leaf_norm(g, units)
+            p_norm = leaf_norm(p, units, axis_name=axis_name).value
+            root, scale = leaf_norm(g, units, axis_name=axis_name)
             return _bounded(g, root, scale, clipping * jnp.maximum(p_norm, eps))
 
         require_params(params)

@@ -35,7 +35,9 @@ def zero_nans():
     """
 
     def init(params):
-        return ZeroNansState(jax.tree.map(lambda p: jnp.zeros((), bool), params))
+        return ZeroNansState(
+            jax.tree.map(lambda p: jnp.zeros_like(p, bool, shape=()), params)
+        )
 
     def update(updates, state, params=None, **extra):
         def leaf(g, found):  # g: one leaf; found: a bool

@@ -18,8 +18,8 @@ import pytest
 from flax.jax_utils import replicate
 
 ROOT = Path(__file__).parents[2]
-ONE = ("--devices", "1", "--optimizer", "rms", "--epochs", "12")
-EIGHT = ("--devices", "8", "--epochs", "6", "--batch-size", "60")  # shares of 7.5
+ONE = ("--devices", "1", "--optimizer", "rms", "--epochs", "12", "--stop-after", "10")
+EIGHT = ("--devices", "8", "--epochs", "8", "--batch-size", "60")  # shares of 7.5
 
 
 def start(out: Path, *options: str) -> subprocess.Popen[str]:
@@ -57,33 +57,36 @@ def saved(out: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Two whole runs and the same two stopped on their way; folders and output."""
+    """The folders and output of two whole runs, and of one interrupted on its way."""
     out = tmp_path_factory.mktemp("runs")
-    interrupted = start(out / "one-interrupted", *ONE)
-    stopped = start(out / "eight-stopped", *EIGHT, "--stop-after", "3")
+    interrupted = start(out / "interrupted", *EIGHT)
+    one = start(out / "one", *ONE)
     while interrupted.poll() is None:
-        if (out / "one-interrupted" / "checkpoints" / "1").exists():
+        if (out / "interrupted" / "checkpoints" / "2").exists():
             interrupted.send_signal(signal.SIGINT)
             break
         time.sleep(0.01)
-    printed = {"one-interrupted": finish(interrupted, 130)}
-    one = start(out / "one", *ONE)
-    printed["eight-stopped"] = finish(stopped)
-    printed["eight"] = finish(start(out / "eight", *EIGHT))
-    printed["one"] = finish(one)
-    return out, printed
+    printed = {"interrupted": finish(interrupted, 130)}
+    eight = start(out / "eight", *EIGHT)
+    return out, printed | {"one": finish(one), "eight": finish(eight)}
 
 
-@pytest.mark.parametrize(("name", "least"), [("one", 0.95), ("eight", 0.90)])
+@pytest.mark.parametrize(("name", "least"), [("one", 0.94), ("eight", 0.92)])
 def test_run_learns_and_reports(runs, name, least):
-    # seed 0 gives 0.983 and 0.961
+    # seed 0 gives 0.XXX and 0.XXX
     out, printed = runs
     record, _ = saved(out / name)
     assert record["tests"][-1]["accuracy"] >= least
-    assert record["tests"][-1]["loss"] < 0.3
     for words in ("chain(pmean_gradients(", "max_norm", "replicas bit-identical │ yes"):
         assert words in printed[name][0]
     assert printed[name][1] == ""
+
+
+def test_stop_leaves_the_schedule_as_it_is(runs):
+    record, _ = saved(runs[0] / "one")
+    rates = [step["learning_rate"] for step in record["steps"]]
+    assert record["epoch"] == 10
+    assert rates[-1] > 0.06 * max(rates)  # half a cosine, two twelfths before its end
 
 
 def test_curves_are_drawn(runs):
@@ -92,19 +95,13 @@ def test_curves_are_drawn(runs):
     assert picture[..., :3].std() > 0.05
 
 
-def test_interrupted_run_leaves_a_checkpoint_and_one_line(runs):
+def test_interrupted_run_is_resumed_to_the_bits_of_a_whole_run(runs):
     out, printed = runs
-    assert 0 < saved(out / "one-interrupted")[0]["epoch"] < 12
-    assert printed["one-interrupted"][1].count("\n") == 1
-
-
-def test_resumed_runs_end_in_the_bits_of_whole_runs(runs):
-    out, _ = runs
-    one = start(out / "one-interrupted", *ONE, "--resume", "--quiet")
-    eight = start(out / "eight-stopped", *EIGHT, "--resume", "--quiet")
-    assert finish(one) == finish(eight) == ("", "")
-    assert saved(out / "one-interrupted") == saved(out / "one")
-    assert saved(out / "eight-stopped") == saved(out / "eight")
+    assert printed["interrupted"][1].count("\n") == 1
+    assert 2 <= saved(out / "interrupted")[0]["epoch"] < 8
+    resumed = start(out / "interrupted", *EIGHT, "--resume", "--quiet")
+    assert finish(resumed) == ("", "")
+    assert saved(out / "interrupted") == saved(out / "eight")
 
 
 def test_changed_settings_are_named_and_refused(runs):

@@ -128,5 +128,5 @@ def test_bounds_must_be_positive(make, name, bad):
 
 def test_adaptive_clip_needs_parameters():
     tx = gradtx.adaptive_grad_clip(0.1)
-    with pytest.raises(gradtx.MissingArgumentError, match="^adaptive_grad_clip: "):
+    with pytest.raises(gradtx.MissingArgumentError, match=r"^adaptive_grad_clip: "):
         tx.update(GRADS, tx.init(PARAMS))

@@ -43,3 +43,23 @@ def test_sign_of_real_and_complex():
     out = tx.update(g, tx.init(g))[0]
     np.testing.assert_array_equal(out["r"], [-1, 0, 1])
     np.testing.assert_array_equal(out["c"], [1j])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda cut, **axis: gradtx.centralize(kept_axis=1 - cut, **axis),
+        lambda cut, **axis: gradtx.adaptive_grad_clip(0.1, axis=(0, 1), **axis),
+        lambda cut, **axis: gradtx.clip_by_block_rms(0.1, **axis),
+        lambda cut, **axis: gradtx.clip_by_global_norm(0.1, **axis),
+    ],
+)
+@pytest.mark.parametrize("cut", [0, 1])
+def test_sharded_leaves_mean_what_whole_leaves_mean(make, cut):
+    g, p = jax.random.normal(jax.random.key(0), (2, 8, 6))
+    whole = make(cut).update(g, gradtx.EmptyState(), p)[0]
+    parts = [jnp.stack(jnp.split(x, 2, axis=cut)) for x in (g, p)]
+    tx = make(cut, axis_name="shard")
+    step = lambda g, p: tx.update(g, tx.init(p), p)[0]
+    made = jax.vmap(step, axis_name="shard")(*parts)
+    np.testing.assert_allclose(jnp.concatenate(made, axis=cut), whole, atol=1e-6)
