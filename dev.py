@@ -67,8 +67,6 @@ def run(command: list[str], quiet: bool = False) -> int:
 
 def main(arguments: list[str]) -> int:
     """Run the job that the first argument names."""
-    if sys.version_info < (3, 11):
-        sys.exit(f"gradtx needs Python 3.11 or newer, and this is {sys.version}")
     if not arguments or arguments[0] not in JOBS:
         print(__doc__)
         return 2

@@ -51,7 +51,7 @@ def test_schedule_around_any_function():
 
 
 def test_factory_that_returns_no_function_is_named():
-    @gradtx.schedule
+    @gradtx.schedule  # type: ignore[arg-type]
     def broken():
         return 0.1
 

@@ -51,7 +51,9 @@ def test_low_precision_updates_keep_their_dtype(dtype):
 
 
 def test_what_is_wrong_is_named():
-    with pytest.raises(ArgumentError, match=r"weight_decay must be 0 or more, got -0\.1"):
+    with pytest.raises(
+        ArgumentError, match=r"weight_decay must be 0 or more, got -0\.1"
+    ):
         gradtx.add_decayed_weights(-0.1)
     tx = gradtx.add_decayed_weights(0.1, {"kernel": True})
     with pytest.raises(
