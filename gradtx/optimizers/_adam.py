@@ -51,6 +51,27 @@ def init_moments(params, mu_dtype: DTypeLike | None = None) -> ScaleByAdamState:
     )
 
 
+def next_moments(g, mu, nu, b1, b2):  # one leaf, all of one shape
+    """Return the running means `mu` of `g` and `nu` of its squares, one step on."""
+    return b1 * mu + (1 - b1) * g, b2 * nu + (1 - b2) * abs_sq(g)
+
+
+def corrected_mean(g, mu, b1, c1, c1_next, nesterov: bool):  # g, mu: one leaf
+    """Return `mu` without its start at 0, looked one step ahead if asked."""
+    return b1 * mu / c1_next + (1 - b1) * g / c1 if nesterov else mu / c1
+
+
+def decays(b1: Numeric, b2: Numeric, count: Numeric) -> dict[str, Numeric]:
+    """Return what the leaf functions need of the decays at update `count`."""
+    return {
+        "b1": b1,
+        "b2": b2,
+        "c1": bias_correction(b1, count),
+        "c2": bias_correction(b2, count),
+        "c1_next": bias_correction(b1, safe_increment(count)),
+    }
+
+
 @transformation
 def scale_by_adam(
     b1: Numeric = 0.9,
@@ -102,9 +123,8 @@ def scale_by_adam(
         count = safe_increment(state.count)
 
         def leaf(g, mu, nu, *, b1, b2, eps, eps_root, c1, c2, c1_next):
-            mu = b1 * mu + (1 - b1) * g
-            nu = b2 * nu + (1 - b2) * abs_sq(g)
-            mean = b1 * mu / c1_next + (1 - b1) * g / c1 if nesterov else mu / c1
+            mu, nu = next_moments(g, mu, nu, b1, b2)
+            mean = corrected_mean(g, mu, b1, c1, c1_next, nesterov)
             return mean / (jnp.sqrt(nu / c2 + eps_root) + eps), mu, nu
 
         updates, mu, nu = map_leaves(
@@ -113,13 +133,9 @@ def scale_by_adam(
             state.mu,
             state.nu,
             outputs=3,
-            b1=b1,
-            b2=b2,
             eps=eps,
             eps_root=eps_root,
-            c1=bias_correction(b1, count),
-            c2=bias_correction(b2, count),
-            c1_next=bias_correction(b1, safe_increment(count)),
+            **decays(b1, b2, count),
         )
         return updates, ScaleByAdamState(count, mu, nu)
 

@@ -12,7 +12,6 @@ from gradtx.core import (
     Numeric,
     PerParam,
     ScalarOrSchedule,
-    abs_sq,
     bias_correction,
     chain,
     check_decay,
@@ -22,7 +21,7 @@ from gradtx.core import (
     second_moment_like,
     transformation,
 )
-from gradtx.optimizers._adam import init_moments
+from gradtx.optimizers._adam import init_moments, next_moments
 from gradtx.transforms import scale_by_learning_rate
 
 
@@ -80,8 +79,7 @@ def scale_by_amsgrad(
         count = safe_increment(state.count)
 
         def leaf(g, mu, nu, top, *, b1, b2, eps, eps_root, c1, c2):
-            mu = b1 * mu + (1 - b1) * g
-            nu = b2 * nu + (1 - b2) * abs_sq(g)
+            mu, nu = next_moments(g, mu, nu, b1, b2)
             top = jnp.maximum(top, nu)
             return (mu / c1) / (jnp.sqrt(top / c2 + eps_root) + eps), mu, nu, top
 

@@ -9,8 +9,6 @@ import jax.numpy as jnp
 from gradtx.core import (
     Numeric,
     ScalarOrSchedule,
-    abs_sq,
-    bias_correction,
     chain,
     check_decay,
     check_non_negative,
@@ -19,7 +17,13 @@ from gradtx.core import (
     scalar_dtype,
     transformation,
 )
-from gradtx.optimizers._adam import ScaleByAdamState, init_moments
+from gradtx.optimizers._adam import (
+    ScaleByAdamState,
+    corrected_mean,
+    decays,
+    init_moments,
+    next_moments,
+)
 from gradtx.transforms import scale_by_learning_rate
 
 
@@ -76,9 +80,8 @@ def scale_by_radam(
         def leaf(
             g, mu, nu, *, b1, b2, eps, eps_root, c1, c2, c1_next, r, trusted
         ):  # g, mu, nu: one leaf, same shape
-            mu = b1 * mu + (1 - b1) * g
-            nu = b2 * nu + (1 - b2) * abs_sq(g)
-            mean = b1 * mu / c1_next + (1 - b1) * g / c1 if nesterov else mu / c1
+            mu, nu = next_moments(g, mu, nu, b1, b2)
+            mean = corrected_mean(g, mu, b1, c1, c1_next, nesterov)
             rectified = r * mean / (jnp.sqrt(nu / c2 + eps_root) + eps)
             return jnp.where(trusted > 0, rectified, mean), mu, nu
 
@@ -88,15 +91,11 @@ def scale_by_radam(
             state.mu,
             state.nu,
             outputs=3,
-            b1=b1,
-            b2=b2,
             eps=eps,
             eps_root=eps_root,
-            c1=bias_correction(b1, count),
-            c2=bias_correction(b2, count),
-            c1_next=bias_correction(b1, safe_increment(count)),
             r=r,
             trusted=trusted,
+            **decays(b1, b2, count),
         )
         return updates, ScaleByAdamState(count, mu, nu)
 
