@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from _command_line import Refused
 
@@ -36,6 +38,7 @@ def save(manager: ocp.CheckpointManager, state: Any, record: Mapping[str, Any]) 
       state: a tree of arrays.
       record: plain data. It must not change afterwards: it is written later.
     """
+    record = {**record, "shapes": shapes_of(state)}
     parts = {"state": ocp.args.StandardSave(state), "record": ocp.args.JsonSave(record)}
     manager.save(record["epoch"], args=ocp.args.Composite(**parts))
 
@@ -69,26 +72,39 @@ def restore(
             ) from error
 
     saved = read(record=ocp.args.JsonRestore())["record"]
-    old, new = settings_of(saved), settings_of(record)
-    changes = [
-        f"  {name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}"
-        for name in old | new
-        if old.get(name, "absent") != new.get(name, "absent")
-    ]
+    changes = differences(settings_of(saved), settings_of(record))
     if changes and not allow_change:
         raise Refused(
             "the checkpoint was made with other settings (then -> now):\n"
             + "\n".join(changes)
             + "\nGive those of then, another --out, or --allow-change to go on."
         )
-    if old.keys() != new.keys():
-        raise Refused("the checkpoint has other links: give another --out.")
+    if changes := differences(saved["shapes"], shapes_of(state)):
+        raise Refused(
+            "the checkpoint has other arrays (then -> now):\n"
+            + "\n".join(changes)
+            + "\nGive another --out."
+        )
     state = read(state=ocp.args.StandardRestore(state))["state"]
     return state, {**saved, **{k: record[k] for k in ("settings", "optimizer")}}
 
 
 def settings_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return what steers a run, by path: its settings and all hyperparameters."""
-    return record["settings"] | gradtx.hyperparameters(
-        gradtx.build(record["optimizer"])
-    )
+    tx = gradtx.build(record["optimizer"])
+    return record["settings"] | gradtx.hyperparameters(tx)
+
+
+def shapes_of(state: Any) -> dict[str, list[int]]:
+    """Return the shapes of the arrays of a tree, by path."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path): list(np.shape(leaf)) for path, leaf in leaves}
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return a line for each name whose value is not the same in both."""
+    values = {
+        name: (old.get(name, "absent"), new.get(name, "absent"))
+        for name in {**old, **new}
+    }
+    return [f"  {name}: {a} -> {b}" for name, (a, b) in values.items() if a != b]
