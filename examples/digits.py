@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -59,25 +59,6 @@ class TrainState(train_state.TrainState):
     tx: Any = struct.field(pytree_node=False)  # Flax's type knows no extra arguments
 
 
-class RecordNormState(NamedTuple):
-    """The state of `record_norm`: the global norm of the last updates."""
-
-    norm: gradtx.Scalar
-
-
-@gradtx.transformation
-def record_norm():
-    """Pass updates on as they are and keep their global norm in the state."""
-
-    def init(params):
-        return RecordNormState(jnp.zeros((), jnp.float32))
-
-    def update(updates, state, params=None, **extra):
-        return updates, RecordNormState(gradtx.global_norm(updates))
-
-    return init, update
-
-
 def make_optimizer(
     options: argparse.Namespace, epoch_steps: int
 ) -> gradtx.GradientTransformation:
@@ -94,7 +75,6 @@ def make_optimizer(
     )
     return gradtx.chain(
         gradtx.pmean_gradients("data", weighted=True),
-        record_norm(),
         gradtx.clip_by_global_norm(options.clip),
         precondition[options.optimizer],
         gradtx.add_decayed_weights(options.weight_decay, gradtx.ndim_at_least(2)),
@@ -138,7 +118,7 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, A
         "loss": loss / count,
         "accuracy": right / count,
         "learning_rate": opt_state.scale_by_learning_rate.step_size,
-        "gradient_norm": opt_state.record_norm.norm,
+        "gradient_norm": opt_state.clip_by_global_norm.norm,
     }
     step = state.step + 1
     state = state.replace(step=step, params=params, opt_state=opt_state, key=key)
@@ -246,7 +226,12 @@ def parse_options() -> argparse.Namespace:
     add("--batch-size", type=some, default=64, help="over all devices, default 64")
     add("--seed", type=at_least(0), default=0, help="of data and network, default 0")
     add("--devices", type=some, help="default all; a CPU is split into as many")
-    add("--out", type=Path, default=Path("runs/digits"), help="folder to write to")
+    add(
+        "--out",
+        type=Path,
+        default=Path("runs/digits"),
+        help="folder to write to; without --resume its checkpoints are deleted",
+    )
     flag = functools.partial(add, action="store_true")
     flag("--resume", help="go on from the newest checkpoint in --out")
     flag("--allow-change", help="resume although settings differ from the saved ones")

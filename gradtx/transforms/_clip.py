@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
@@ -12,6 +12,7 @@ from gradtx.core import (
     AxisName,
     EmptyState,
     Numeric,
+    Scalar,
     check_positive,
     init_empty,
     leaf_norm,
@@ -22,7 +23,18 @@ from gradtx.core import (
     transformation,
 )
 
-AdaptiveGradClipState = ClipState = ClipByGlobalNormState = EmptyState
+AdaptiveGradClipState = ClipState = EmptyState
+
+
+class ClipByGlobalNormState(NamedTuple):
+    """The state of `clip_by_global_norm`.
+
+    Attributes:
+      norm: the global norm of the last updates, before clipping; 0 before the first.
+    """
+
+    norm: Scalar
+
 
 _LEAVE_OUT = "To switch clipping off, leave the link out of the chain."
 
@@ -65,7 +77,8 @@ def clip_by_global_norm(max_norm: Numeric, *, axis_name: AxisName | None = None)
     `u ← g·min(1, max_norm/‖g‖)`, `‖g‖` over all elements of all leaves
 
     The norm neither overflows nor underflows, so finite updates are never replaced by
-    zeros. A NaN makes the norm NaN and shows in every leaf.
+    zeros. A NaN makes the norm NaN and shows in every leaf. The state holds the norm
+    that was compared.
 
     Args:
       max_norm: the largest norm, above 0.
@@ -79,17 +92,22 @@ def clip_by_global_norm(max_norm: Numeric, *, axis_name: AxisName | None = None)
       >>> import jax.numpy as jnp, gradtx
       >>> tx = gradtx.clip_by_global_norm(2.5)
       >>> grads = {"w": jnp.array([3.0]), "b": jnp.array([4.0])}
-      >>> tx.update(grads, tx.init(None))[0]["b"].tolist()
-      [2.0]
+      >>> updates, state = tx.update(grads, tx.init(grads))
+      >>> updates["b"].tolist(), float(state.norm)
+      ([2.0], 5.0)
 
     Source: Pascanu, Mikolov & Bengio 2012, arXiv:1211.5063, Algorithm 1.
     """
     check_positive(_LEAVE_OUT, max_norm=max_norm)
 
+    def init(params):
+        return ClipByGlobalNormState(jnp.zeros((), jnp.float32))
+
     def update(updates, state, params=None, **extra):
         root, scale = scaled_norm(updates, axis_name=axis_name)
+        norm = root / scale
         limit = jnp.asarray(max_norm).astype(root.dtype)
-        fits = root / scale < limit
+        fits = norm < limit
         # two factors, since one alone may be too small for a float
         first = jnp.where(fits, 1, scale)
         second = jnp.where(fits, 1, limit / jnp.where(root > 0, root, 1))
@@ -98,9 +116,10 @@ def clip_by_global_norm(max_norm: Numeric, *, axis_name: AxisName | None = None)
         def leaf(g, *, first, second):
             return g * first * second
 
-        return map_leaves(leaf, updates, first=first, second=second), state
+        updates = map_leaves(leaf, updates, first=first, second=second)
+        return updates, ClipByGlobalNormState(norm.astype(jnp.float32))
 
-    return init_empty, update
+    return init, update
 
 
 @transformation

@@ -105,6 +105,14 @@ def test_nan_shows_in_every_leaf_of_a_global_clip():
     assert np.isnan(out["w"]).all()
 
 
+def test_norm_that_was_compared_is_in_the_state():
+    tx = gradtx.clip_by_global_norm(1.0)
+    state = tx.init(GRADS)
+    assert float(state.norm) == 0.0
+    _, state = jax.jit(tx.update)(GRADS, state)
+    assert float(state.norm) == float(gradtx.global_norm(GRADS))
+
+
 def test_norm_after_clipping_is_the_bound():
     out = _once(gradtx.clip_by_global_norm(0.25))
     np.testing.assert_allclose(gradtx.global_norm(out), 0.25, rtol=1e-6)
