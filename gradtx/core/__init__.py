@@ -70,6 +70,7 @@ from gradtx.core._norms import (
     global_norm as global_norm,
     leaf_norm as leaf_norm,
     scaled_norm as scaled_norm,
+    zero_norm as zero_norm,
 )
 from gradtx.core._numerics import (
     abs_sq as abs_sq,

@@ -9,7 +9,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.core._call import dtype_of
-from gradtx.core._collectives import all_max, all_sum, check_axes, varying_axes
+from gradtx.core._collectives import (
+    all_max,
+    all_sum,
+    axes_of,
+    check_axes,
+    varying_axes,
+)
 from gradtx.core._numerics import bits, real_dtype, widened, working
 from gradtx.core._types import AxisName
 
@@ -99,6 +105,24 @@ def scaled_norm(tree: Any, *, axis_name: AxisName | None = None) -> ScaledNorm:
     scale = lax.stop_gradient(scale.astype(dtype))
     squares = lax.cond(scale == 1, lambda: plain, lambda: total(scale))
     return ScaledNorm(_root(squares), scale)
+
+
+def zero_norm(params: Any, *, axis_name: AxisName | None = None) -> jax.Array:
+    """Return 0 of the type that the global norm of updates of `params` will have.
+
+    In a `shard_map` that knows what varies between devices, the norm of what varies
+    varies too, but for the axes over which it is summed.
+
+    Args:
+      params: a pytree of parameters.
+      axis_name: as in `global_norm`.
+    """
+    zero = jnp.zeros((), jnp.float32)
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return zero
+    kinds = (jax.typeof(p).manual_axis_type.varying for p in jax.tree.leaves(params))
+    left = tuple(sorted(set().union(*kinds) - set(axes_of(axis_name))))
+    return lax.pcast(zero, left, to="varying") if left else zero
 
 
 def leaf_norm(

@@ -21,6 +21,7 @@ from gradtx.core import (
     scaled_norm,
     shards,
     transformation,
+    zero_norm,
 )
 
 AdaptiveGradClipState = ClipState = EmptyState
@@ -101,7 +102,7 @@ def clip_by_global_norm(max_norm: Numeric, *, axis_name: AxisName | None = None)
     check_positive(_LEAVE_OUT, max_norm=max_norm)
 
     def init(params):
-        return ClipByGlobalNormState(jnp.zeros((), jnp.float32))
+        return ClipByGlobalNormState(zero_norm(params, axis_name=axis_name))
 
     def update(updates, state, params=None, **extra):
         root, scale = scaled_norm(updates, axis_name=axis_name)
