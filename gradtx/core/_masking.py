@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -43,7 +42,5 @@ def reveal(mask: Any, inside: Any, outside: Any) -> Any:
 
 def hide_like(mask: Any, value: Any) -> Any:
     """Hide the leaves of an extra argument if it is structured as the parameters."""
-    fits: Callable[[Any], bool] = lambda v: (
-        jax.tree.structure(v) == jax.tree.structure(mask)
-    )
-    return hide(mask, value) if fits(value) else value
+    fits = jax.tree.structure(value) == jax.tree.structure(mask)
+    return hide(mask, value) if fits else value
