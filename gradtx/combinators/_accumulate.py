@@ -23,6 +23,7 @@ from gradtx.core import (
     reveal,
     safe_increment,
     transformation,
+    varies_over,
     zero_count,
     zeros_like,
 )
@@ -140,7 +141,6 @@ def _zeros_of(emit: Callable[[], Any], updates: Any, others: Any) -> Any:
     They differ only in a `shard_map` that knows what varies between devices: there a
     link that averages turns what varies into what does not.
     """
-    leaves = jax.tree.leaves((updates, others))
-    if any(jax.typeof(g).manual_axis_type.varying for g in leaves):
+    if any(map(varies_over, jax.tree.leaves((updates, others)))):
         updates = jax.eval_shape(emit)[0]
     return zeros_like(updates)

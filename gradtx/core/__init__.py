@@ -36,6 +36,7 @@ from gradtx.core._collectives import (
     check_axes as check_axes,
     shards as shards,
     tracks_variance as tracks_variance,
+    varies_over as varies_over,
     varying as varying,
     varying_axes as varying_axes,
     varying_like as varying_like,

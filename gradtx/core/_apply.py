@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._call import dtype_of
-from gradtx.core._errors import DtypeError, GradtxError
+from gradtx.core._errors import DtypeError, signed
 from gradtx.core._numerics import bits, cast, working
 from gradtx.core._tree import check_shapes, check_structure, path_of
 from gradtx.core._types import Params, Updates
@@ -35,13 +35,10 @@ def apply_updates(params: Params, updates: Updates) -> Params:
       >>> gradtx.apply_updates({"w": jnp.ones(2)}, {"w": jnp.full(2, -0.25)})
       {'w': Array([0.75, 0.75], dtype=float32)}
     """
-    try:
+    with signed("apply_updates"):
         check_structure(params, updates, "params", "updates")
         check_shapes(params, updates, "updates")
         return jax.tree_util.tree_map_with_path(_added, params, updates)
-    except GradtxError as error:
-        error.link = "apply_updates"
-        raise
 
 
 def _added(path: Any, p: Any, u: Any) -> Any:

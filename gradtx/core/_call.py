@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from gradtx.core._errors import ArgumentError, GradtxError
+from gradtx.core._errors import ArgumentError, signed
 
 _REGISTRY: dict[str, Callable[..., Any]] = {}
 
@@ -127,11 +127,8 @@ def remembering(
         bound.apply_defaults()
         for name, value in bound.arguments.items():
             bound.arguments[name] = prepare(_canonical(name, value))
-        try:
+        with signed(factory.__name__):
             returned = factory(*bound.args, **bound.kwargs)
-        except GradtxError as error:
-            error.link = error.link or factory.__name__
-            raise
         return finish(returned, Call(wrapper, bound.arguments))
 
     signature = inspect.signature(factory).replace(return_annotation=made)

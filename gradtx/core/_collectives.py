@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 import jax
@@ -35,7 +35,7 @@ def varying_axes(x: Any, axis_name: AxisName | None) -> tuple[str, ...]:
     return tuple(
         axis
         for axis in axes_of(axis_name)
-        if not tracks_variance(axis) or axis in jax.typeof(x).manual_axis_type.varying
+        if not tracks_variance(axis) or axis in varies_over(x)
     )
 
 
@@ -44,9 +44,7 @@ def varying(x: jax.Array, axis_name: AxisName | None) -> jax.Array:
 
     Summing a number that is equal everywhere then counts it once per device.
     """
-    known = [a for a in axes_of(axis_name) if tracks_variance(a)]
-    missing = tuple(a for a in known if a not in jax.typeof(x).manual_axis_type.varying)
-    return lax.pcast(x, missing, to="varying") if missing else x
+    return retyped(x, {a for a in axes_of(axis_name) if tracks_variance(a)})
 
 
 def varying_like(old: Any, new: Any) -> Any:
@@ -60,15 +58,18 @@ def varying_like(old: Any, new: Any) -> Any:
         return new
     if jax.tree.structure(old) != jax.tree.structure(new):
         return new
+    return jax.tree.map(lambda o, n: retyped(n, varies_over(o)), old, new)
 
-    def leaf(o: Any, n: Any) -> Any:
-        more = (
-            jax.typeof(o).manual_axis_type.varying
-            - jax.typeof(n).manual_axis_type.varying
-        )
-        return lax.pcast(n, tuple(more), to="varying") if more else n
 
-    return jax.tree.map(leaf, old, new)
+def varies_over(x: Any) -> frozenset[str]:
+    """Return the mapped axes over which the type of `x` says that it varies."""
+    return jax.typeof(x).manual_axis_type.varying
+
+
+def retyped(x: Any, axes: Set[str]) -> Any:
+    """Return `x`, typed as varying over `axes` too; their types must be tracked."""
+    missing = tuple(sorted(axes - varies_over(x)))
+    return lax.pcast(x, missing, to="varying") if missing else x
 
 
 def shards(x: Any, axis_name: AxisName | None) -> int:
@@ -78,7 +79,7 @@ def shards(x: Any, axis_name: AxisName | None) -> int:
 
 def tracks_variance(axis: str) -> bool:
     """Say whether array types here tell over which axes arrays vary."""
-    return axis in jax.typeof(_index(axis)).manual_axis_type.varying
+    return axis in varies_over(_index(axis))
 
 
 def all_sum(x: jax.Array, axis_name: AxisName | None) -> jax.Array:

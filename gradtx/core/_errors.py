@@ -18,6 +18,9 @@ transformation that raised, put in front of the message.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 
 class GradtxError(Exception):
     """Any error that gradtx raises on purpose.
@@ -33,6 +36,16 @@ class GradtxError(Exception):
     def __str__(self) -> str:
         message = self.args[0]
         return f"{self.link}: {message}" if self.link else message
+
+
+@contextlib.contextmanager
+def signed(link: str) -> Iterator[None]:
+    """Put the name of a link before errors that carry none yet."""
+    try:
+        yield
+    except GradtxError as error:
+        error.link = error.link or link
+        raise
 
 
 class ArgumentError(GradtxError, ValueError):

@@ -14,6 +14,8 @@ from gradtx.core._collectives import (
     all_sum,
     axes_of,
     check_axes,
+    retyped,
+    varies_over,
     varying_axes,
 )
 from gradtx.core._numerics import bits, real_dtype, widened, working
@@ -120,9 +122,8 @@ def zero_norm(params: Any, *, axis_name: AxisName | None = None) -> jax.Array:
     zero = jnp.zeros((), jnp.float32)
     if not jax.sharding.get_abstract_mesh().manual_axes:
         return zero
-    kinds = (jax.typeof(p).manual_axis_type.varying for p in jax.tree.leaves(params))
-    left = tuple(sorted(set().union(*kinds) - set(axes_of(axis_name))))
-    return lax.pcast(zero, left, to="varying") if left else zero
+    axes = frozenset().union(*map(varies_over, jax.tree.leaves(params)))
+    return retyped(zero, axes - set(axes_of(axis_name)))
 
 
 def leaf_norm(

@@ -12,7 +12,7 @@ import jax
 
 from gradtx.core import _call
 from gradtx.core._collectives import varying_like
-from gradtx.core._errors import ArgumentError, GradtxError
+from gradtx.core._errors import ArgumentError, signed
 from gradtx.core._tree import placed_beside
 from gradtx.core._types import TransformInitFn, TransformUpdateFn
 
@@ -178,14 +178,11 @@ def _signed_init(name: str, init: Callable[..., Any]) -> TransformInitFn:
     """Sign the errors of `init`, and lay what it makes beside sharded parameters."""
 
     @functools.wraps(init)
-    def signed(params: Any) -> Any:
-        try:
+    def placed(params: Any) -> Any:
+        with signed(name):
             return placed_beside(params, init(params))
-        except GradtxError as error:
-            error.link = error.link or name
-            raise
 
-    return signed
+    return placed
 
 
 def _signed_update(name: str, update: Callable[..., Any]) -> TransformUpdateFn:
@@ -196,18 +193,14 @@ def _signed_update(name: str, update: Callable[..., Any]) -> TransformUpdateFn:
     named -= {p.name for p in parameters[:3] if p.kind is not p.KEYWORD_ONLY}
 
     @functools.wraps(update)
-    def signed(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+    def scoped(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
         if not takes_all:
             extra = {k: v for k, v in extra.items() if k in named}
-        with jax.named_scope(f"gradtx/{name}"):
-            try:
-                updates, new = update(updates, state, params, **extra)
-                return updates, varying_like(state, new)
-            except GradtxError as error:
-                error.link = error.link or name
-                raise
+        with jax.named_scope(f"gradtx/{name}"), signed(name):
+            updates, new = update(updates, state, params, **extra)
+            return updates, varying_like(state, new)
 
-    return signed
+    return scoped
 
 
 def _link_name(update: Callable[..., Any]) -> str:
