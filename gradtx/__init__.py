@@ -24,20 +24,25 @@ from gradtx import (
     schedules as schedules,
     transforms as transforms,
     tree as tree,
+    tree_utils as tree_utils,
 )
 from gradtx._version import __version__ as __version__
 
 # combinators: which leaves, and when
 from gradtx.combinators import (
-    AccumulateState as AccumulateState,
     MaskedState as MaskedState,
+    MultiSteps as MultiSteps,
+    MultiStepsState as MultiStepsState,
     MultiTransformState as MultiTransformState,
     PartitionState as PartitionState,
+    ShouldSkipUpdateFunction as ShouldSkipUpdateFunction,
     accumulate as accumulate,
     freeze as freeze,
     masked as masked,
     multi_transform as multi_transform,
     partition as partition,
+    skip_large_updates as skip_large_updates,
+    skip_not_finite as skip_not_finite,
 )
 
 # core: the value, composition, description, roles, selectors, errors
@@ -61,13 +66,16 @@ from gradtx.core import (
     OptState as OptState,
     Params as Params,
     PerParam as PerParam,
+    PRNGKey as PRNGKey,
     Role as Role,
     Scalar as Scalar,
     ScalarOrSchedule as ScalarOrSchedule,
     Schedule as Schedule,
     Selector as Selector,
+    Shape as Shape,
     ShapeError as ShapeError,
     TransformInitFn as TransformInitFn,
+    TransformUpdateExtraArgsFn as TransformUpdateExtraArgsFn,
     TransformUpdateFn as TransformUpdateFn,
     TreeMismatchError as TreeMismatchError,
     Updates as Updates,
@@ -179,3 +187,15 @@ from gradtx.transforms import (
     trace as trace,
     zero_nans as zero_nans,
 )
+
+# tree: whole pytrees, and access to states
+from gradtx.tree import (
+    NamedTupleKey as NamedTupleKey,
+    bias_correction as bias_correction,
+    learning_rate as learning_rate,
+    learning_rates as learning_rates,
+    update_infinity_moment as update_infinity_moment,
+    update_moment as update_moment,
+    update_moment_per_elem_norm as update_moment_per_elem_norm,
+)
+from gradtx.tree_utils import tree_map_params as tree_map_params

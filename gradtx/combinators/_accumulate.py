@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from gradtx.core import (
+    ArgumentError,
     Count,
     DTypeLike,
     Inner,
@@ -28,8 +29,11 @@ from gradtx.core import (
     zeros_like,
 )
 
+#: `(updates, gradient_step, params) -> (skip, report)`, for `accumulate`.
+ShouldSkipUpdateFunction: TypeAlias = Callable[[Any, Any, Any], tuple[Any, Any]]
 
-class AccumulateState(NamedTuple):
+
+class MultiStepsState(NamedTuple):
     """The state of `accumulate`.
 
     Attributes:
@@ -38,12 +42,14 @@ class AccumulateState(NamedTuple):
       inner_opt_state: its state, untouched between updates.
       acc_grads: the sum of the gradients since the last update. Where the inner
         transformation averages over devices, each device has a sum of its own.
+      skip_state: what the function that skips reported of the last call.
     """
 
     mini_step: Count
     gradient_step: Count
     inner_opt_state: Inner
     acc_grads: PerParam
+    skip_state: Any = ()
 
 
 @transformation
@@ -53,6 +59,7 @@ def accumulate(
     *,
     mean: bool = True,
     accumulator_dtype: DTypeLike | None = None,
+    skip: ShouldSkipUpdateFunction | None = None,
 ):
     """Update with the mean of `every` gradients, and with nothing in between.
 
@@ -67,9 +74,13 @@ def accumulate(
       mean: whether to take the mean of the gradients; else their sum.
       accumulator_dtype: dtype of the sum; by default the parameters', but at least
         float32.
+      skip: `(updates, gradient_step, params) -> (skip, report)`, a scalar bool and a
+        pytree of arrays. A call that it skips counts for nothing and changes nothing
+        but `skip_state`, which holds the report. See `skip_not_finite`.
 
     Raises:
-      ArgumentError: if `every` is no schedule and no integer of 1 or more.
+      ArgumentError: if `every` is no schedule and no integer of 1 or more, or `skip`
+        returns no scalar bool.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -87,24 +98,38 @@ def accumulate(
     if not callable(every):
         check_count(1, every=every)
 
+    def judge(updates, gradient_step, params):
+        if skip is None:
+            return jnp.zeros((), bool), ()
+        verdict, report = skip(updates, gradient_step, params)
+        if jnp.shape(verdict) or jnp.result_type(verdict) != jnp.bool_:
+            raise ArgumentError(
+                "skip must return a scalar bool first, got "
+                f"{jnp.result_type(verdict)}{list(jnp.shape(verdict))}."
+            )
+        return jnp.asarray(verdict), report
+
     def init(params):
-        return AccumulateState(
+        return MultiStepsState(
             mini_step=zero_count(),
             gradient_step=zero_count(),
             inner_opt_state=inner.init(params),
             acc_grads=zeros_like(params, accumulator_dtype, wide=True),
+            skip_state=judge(zeros_like(params), zero_count(), params)[1],
         )
 
     def update(updates, state, params=None, **extra):
         calls = every(state.gradient_step) if callable(every) else every
         calls = jnp.asarray(calls, jnp.int32)
 
-        def add(g, acc):  # g, acc: one leaf, same shape
-            acc = acc + g
-            return g, acc
+        skipped, report = judge(updates, state.gradient_step, params)
 
-        _, acc = map_leaves(add, updates, state.acc_grads, outputs=2)
+        def add(g, acc, *, take):  # g, acc: one leaf, same shape
+            return g, jnp.where(take > 0, acc + g, acc)
+
+        _, acc = map_leaves(add, updates, state.acc_grads, outputs=2, take=~skipped)
         mini_step = safe_increment(state.mini_step)
+        mini_step = jnp.where(skipped, state.mini_step, mini_step)
         divisor = calls if mean else 1
 
         def emit():
@@ -117,19 +142,19 @@ def accumulate(
             )
             steps = safe_increment(state.gradient_step)
             zero = jnp.zeros_like(mini_step)
-            state_ = AccumulateState(zero, steps, inner_state, zeros_like(acc))
+            state_ = MultiStepsState(zero, steps, inner_state, zeros_like(acc), report)
             return hide(moving, new), state_
 
         def wait():
-            kept = (state.gradient_step, state.inner_opt_state, acc)
-            return _zeros_of(emit, shown, (state, params)), AccumulateState(
+            kept = (state.gradient_step, state.inner_opt_state, acc, report)
+            return _zeros_of(emit, shown, (state, params)), MultiStepsState(
                 mini_step, *kept
             )
 
         # float0 belongs to no branch: it goes around the condition
         moving = jax.tree.map(lambda g: dtype_of(g) != jax.dtypes.float0, updates)
         shown = hide(moving, updates)
-        new, state = lax.cond(mini_step >= calls, emit, wait)
+        new, state = lax.cond((mini_step >= calls) & ~skipped, emit, wait)
         return reveal(moving, new, updates), state
 
     return init, update

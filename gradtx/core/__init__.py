@@ -18,6 +18,7 @@ from gradtx.core._call import (
 )
 from gradtx.core._chain import (
     chain as chain,
+    is_chain_state as is_chain_state,
     link_names as link_names,
     named_chain as named_chain,
 )
@@ -121,6 +122,7 @@ from gradtx.core._transformation import (
     with_extra_args_support as with_extra_args_support,
 )
 from gradtx.core._tree import (
+    EveryParam as EveryParam,
     check_shapes as check_shapes,
     check_structure as check_structure,
     full_like as full_like,
@@ -142,8 +144,11 @@ from gradtx.core._types import (
     Numeric as Numeric,
     OptState as OptState,
     Params as Params,
+    PRNGKey as PRNGKey,
     ScalarOrSchedule as ScalarOrSchedule,
+    Shape as Shape,
     TransformInitFn as TransformInitFn,
+    TransformUpdateExtraArgsFn as TransformUpdateExtraArgsFn,
     TransformUpdateFn as TransformUpdateFn,
     Updates as Updates,
 )

@@ -127,6 +127,11 @@ def chain_state(names: tuple[str, ...]) -> Any:
     return type("ChainState", (_Lookup, bare), space | {"__module__": __name__})
 
 
+def is_chain_state(state: Any) -> bool:
+    """Say whether `state` is that of a chain: a tuple of its links' states."""
+    return isinstance(state, _Lookup)
+
+
 def _restored(names: tuple[str, ...], values: tuple[Any, ...]) -> Any:
     return chain_state(names)(*values)
 

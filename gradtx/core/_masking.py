@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gradtx.core._tree import check_structure
+from gradtx.core._tree import EveryParam, check_structure
 
 
 class MaskedNode(NamedTuple):
@@ -23,6 +23,8 @@ def hide(mask: Any, tree: Any) -> Any:
     Raises:
       TreeMismatchError: if the structures differ.
     """
+    if isinstance(tree, EveryParam):
+        return tree
     check_structure(mask, tree, "params", "updates")
     return jax.tree.map(lambda keep, x: x if keep else MaskedNode(), mask, tree)
 

@@ -13,7 +13,7 @@ from jax.core import Tracer
 
 from gradtx.core import _call
 from gradtx.core._errors import ArgumentError
-from gradtx.core._tree import shape_of
+from gradtx.core._tree import EveryParam, shape_of
 
 P = ParamSpec("P")
 
@@ -199,6 +199,8 @@ def resolve_mask(mask: Any, tree: Any) -> Any:
       ArgumentError: if the mask does not fit the tree, or holds anything but bools
         whose values are known.
     """
+    if isinstance(tree, EveryParam):
+        return tree
     leaves = jax.tree.leaves(mask)
     if callable(mask) and all(
         map(callable, leaves)

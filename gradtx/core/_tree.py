@@ -15,6 +15,23 @@ from gradtx.core._errors import ShapeError, TreeMismatchError
 from gradtx.core._numerics import real_dtype, widened
 
 
+@jax.tree_util.register_pytree_node_class
+class EveryParam:
+    """Stand for all parameters: a tree without leaves, which `init` puts into states.
+
+    It shows where a state keeps parameters. No mask hides any part of it.
+    """
+
+    def tree_flatten(self):
+        """Return no leaves."""
+        return (), None
+
+    @classmethod
+    def tree_unflatten(cls, aux: Any, children: Any) -> EveryParam:
+        """Return another one."""
+        return cls()
+
+
 def path_of(path: Any) -> str:
     """Print a key path the way Python would index it: `['enc'].w[0]`."""
     return jax.tree_util.keystr(path)

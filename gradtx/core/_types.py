@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import jax
@@ -29,10 +29,17 @@ MaskOrFn: TypeAlias = Any
 DTypeLike: TypeAlias = Any
 
 
+#: A key of a random number generator, typed or raw.
+PRNGKey: TypeAlias = jax.Array
+#: The shape of an array.
+Shape: TypeAlias = Sequence[int]
+
 #: `params -> state`.
 TransformInitFn: TypeAlias = Callable[..., Any]
 #: `(updates, state, params=None, **extra) -> (updates, state)`.
 TransformUpdateFn: TypeAlias = Callable[..., tuple[Any, Any]]
+#: The same: every update function takes extra arguments.
+TransformUpdateExtraArgsFn: TypeAlias = TransformUpdateFn
 
 
 class InitUpdate(Protocol):

@@ -30,11 +30,12 @@ class ScaleByScheduleState(NamedTuple):
     Attributes:
       count: updates made so far.
       step_size: the number in use: at the next update after `init`, at the last one
-        after `update`. Without the sign of `scale_by_learning_rate`.
+        after `update`. Without the sign of `scale_by_learning_rate`. A state made by
+        hand may leave it out: `update` sets it.
     """
 
     count: Count
-    step_size: Scalar
+    step_size: Scalar = None  # type: ignore[assignment]
 
 
 @transformation

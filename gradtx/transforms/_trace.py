@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gradtx.core import (
+    ArgumentError,
     Count,
     DTypeLike,
     Numeric,
     PerParam,
     bias_correction,
     check_decay,
+    is_static,
     map_leaves,
     safe_increment,
     transformation,
@@ -43,12 +45,12 @@ def trace(
     `trace ← g + decay·trace`; `u ← trace`, or with Nesterov `u ← g + decay·trace`.
 
     Args:
-      decay: the share of the sum that one step keeps, in [0, 1).
+      decay: the share of the sum that one step keeps, in [0, 1]; 1 keeps it all.
       nesterov: whether to look one step ahead.
       accumulator_dtype: dtype of the sum; by default the parameters'.
 
     Raises:
-      ArgumentError: if `decay` lies outside [0, 1).
+      ArgumentError: if `decay` lies outside [0, 1].
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -62,7 +64,8 @@ def trace(
     Source: Polyak 1964 (heavy ball); Nesterov 1983 in the form of Sutskever et al.
     2013, section 2, as in torch.optim.SGD with dampening 0.
     """
-    check_decay(decay=decay)
+    if is_static(decay) and not 0 <= decay <= 1:
+        raise ArgumentError(f"decay must lie in [0, 1], got {decay!r}.")
 
     def init(params):
         return TraceState(trace=zeros_like(params, accumulator_dtype))

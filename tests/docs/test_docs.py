@@ -21,7 +21,7 @@ PAGES = sorted(
 ROOMS = {
     name: room
     for name, room in vars(gradtx).items()
-    if isinstance(room, types.ModuleType) and not name.startswith("_")
+    if hasattr(room, "__path__") and not name.startswith("_")
 }
 OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 

@@ -97,4 +97,6 @@ def _public(parts: list[str]) -> types.ModuleType:
 
 
 def _rooms() -> list[types.ModuleType]:
-    return [room for room in vars(gradtx).values() if isinstance(room, types.ModuleType)]
+    return [
+        room for room in vars(gradtx).values() if isinstance(room, types.ModuleType)
+    ]

@@ -53,10 +53,20 @@ def test_accumulator_dtype_is_kept(make):
 
 
 @pytest.mark.parametrize("make", [gradtx.trace, gradtx.ema])
-@pytest.mark.parametrize("bad", [1.0, -0.1, float("nan")])
+@pytest.mark.parametrize("bad", [1.5, -0.1, float("nan")])
 def test_decay_outside_its_range_is_named(make, bad):
-    with pytest.raises(gradtx.ArgumentError, match=r"decay must lie in \[0, 1\)"):
+    with pytest.raises(gradtx.ArgumentError, match=r"decay must lie in \[0, 1"):
         make(bad)
+
+
+def test_a_mean_that_keeps_all_is_refused_and_a_sum_is_not():
+    with pytest.raises(gradtx.ArgumentError, match="decay must lie"):
+        gradtx.ema(1.0)
+    tx = gradtx.trace(1.0)
+    state = tx.init(jnp.zeros(1))
+    for _ in range(3):
+        updates, state = tx.update(jnp.full(1, 2.0), state)
+    assert updates.tolist() == [6.0]
 
 
 def test_unknown_dtype_is_named():
