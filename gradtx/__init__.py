@@ -20,6 +20,7 @@ from gradtx import (
     combinators as combinators,
     core as core,
     distributed as distributed,
+    interop as interop,
     optimizers as optimizers,
     schedules as schedules,
     transforms as transforms,

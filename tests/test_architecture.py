@@ -31,6 +31,7 @@ ALLOWED = {
     | {"losses", "projections", "transforms", "combinators", "precision", "guard"}
     | {"tuning", "telemetry", "distributed", "checkpoint"},
 }
+ALLOWED["interop"] = ALLOWED["optimizers"] | {"optimizers"}
 OUTSIDE = {"jax", "numpy"}
 
 

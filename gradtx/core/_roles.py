@@ -55,7 +55,13 @@ def roles(state: Any) -> dict[str, Role]:
 
 @functools.cache
 def _roles(cls: type) -> dict[str, Role]:
-    hints = typing.get_type_hints(cls, include_extras=True)
+    try:
+        hints = typing.get_type_hints(cls, include_extras=True)
+    except (
+        NameError,
+        TypeError,
+    ):  # names that only their own module resolves: no roles
+        return {}
     found = {}
     for field in getattr(cls, "_fields", ()):
         for note in getattr(hints.get(field), "__metadata__", ()):

@@ -221,6 +221,8 @@ def spread_prefix(prefix: Any, tree: Any, name: str) -> Any:
     Raises:
       ArgumentError: if `prefix` does not fit, saying where.
     """
+    if isinstance(tree, EveryParam):
+        return tree
     try:
         return jax.tree.map(
             lambda value, part: jax.tree.map(lambda _: value, part), prefix, tree
