@@ -4,6 +4,7 @@
 shows in the diff, and wants a line in the CHANGELOG.
 """
 
+import functools
 import inspect
 import json
 import pathlib
@@ -37,6 +38,12 @@ def _params(dtype="float32"):
         "empty": {},
         "void": jnp.ones((0, 3), dtype),
     }
+
+
+def _update(name):
+    """Return the `update` of a transformation, with the extra arguments it needs."""
+    extra = catalogue.EXTRA.get(name, {})
+    return functools.partial(catalogue.TRANSFORMATIONS[name].update, **extra)
 
 
 def _types(tree):
@@ -95,7 +102,7 @@ def test_types_are_a_fixed_point(name, param, grad):
     tx, params = catalogue.TRANSFORMATIONS[name], _params(param)
     grads = _params(grad)
     state = tx.init(params)
-    updates, after = jax.eval_shape(tx.update, grads, state, params)
+    updates, after = jax.eval_shape(_update(name), grads, state, params)
     abstract = jax.eval_shape(lambda: (grads, state))
     assert (_types(updates), _types(after)) == _types(abstract)
     moved = jax.eval_shape(gradtx.apply_updates, params, updates)
@@ -109,7 +116,7 @@ def test_types_are_a_fixed_point_in_64_bits(name, x64):
     state = tx.init(params)
     for dtype in ("float64", "float32"):
         before = (_params(dtype), state)
-        after = jax.eval_shape(tx.update, *before, params)
+        after = jax.eval_shape(_update(name), *before, params)
         assert _types(after) == _types(jax.eval_shape(lambda it: it, before))
 
 
@@ -121,7 +128,7 @@ def test_scan_donation_and_integer_leaves(name):
 
     def step(carry, _):
         params, state = carry
-        updates, state = tx.update(grads, state, params, unused=1)
+        updates, state = _update(name)(grads, state, params, unused=1)
         return (gradtx.apply_updates(params, updates), state), None
 
     run = jax.jit(
@@ -139,7 +146,7 @@ def test_counters_saturate(name):
     state = jax.tree.map(
         lambda x: jnp.full_like(x, top) if x.dtype == jnp.int32 else x, tx.init(params)
     )
-    updates, after = tx.update(params, state, params)
+    updates, after = _update(name)(params, state, params)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(updates))
     assert all(x >= 0 for x in jax.tree.leaves(after) if x.dtype == jnp.int32)
 
@@ -151,7 +158,7 @@ def test_extreme_gradients_leave_everything_finite(name, value):
     grads = {"w": jnp.full((4, 3), value)}
     state = tx.init(params)
     for _ in range(2):
-        updates, state = tx.update(grads, state, params)
+        updates, state = _update(name)(grads, state, params)
         for leaf in jax.tree.leaves((updates, state)):
             if jnp.issubdtype(leaf.dtype, jnp.inexact):
                 assert np.isfinite(leaf).all()
@@ -180,10 +187,10 @@ def test_wrong_gradients_are_named(name):
     state = tx.init(params)
     pattern = r"^\w+: updates\['(kernel|bias)'\] is (missing|unexpected)"
     with pytest.raises(gradtx.TreeMismatchError, match=pattern):
-        tx.update({"bias": jnp.ones(2)}, state, params)
+        _update(name)({"bias": jnp.ones(2)}, state, params)
     if name != "zero_nans":  # its states are one flag per leaf
         with pytest.raises(gradtx.ShapeError, match=r"updates\['kernel'\]: expected"):
-            tx.update({"kernel": jnp.ones((2, 3))}, state, params)
+            _update(name)({"kernel": jnp.ones((2, 3))}, state, params)
 
 
 def test_fresh_state_lies_beside_sharded_parameters():

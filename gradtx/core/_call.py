@@ -184,7 +184,7 @@ def _signature(factory: Callable[..., Any]) -> inspect.Signature:
 
 def _canonical(name: str, value: Any) -> Any:
     """Give equal arguments one form, in containers of their own."""
-    if (name == "dtype" or name.endswith("_dtype")) and value is not None:
+    if value is not None and (name.endswith("_dtype") or name.split("_")[0] == "dtype"):
         try:
             return jnp.dtype(value).name
         except TypeError as error:

@@ -1,5 +1,9 @@
 """Reusable links, one idea a file."""
 
+from gradtx.transforms._apply_every import (
+    ApplyEvery as ApplyEvery,
+    apply_every as apply_every,
+)
 from gradtx.transforms._centralize import (
     centralize as centralize,
 )
@@ -20,6 +24,17 @@ from gradtx.transforms._noise import (
     AddNoiseState as AddNoiseState,
     add_noise as add_noise,
 )
+from gradtx.transforms._nonnegative import (
+    NonNegativeParamsState as NonNegativeParamsState,
+    keep_params_nonnegative as keep_params_nonnegative,
+)
+from gradtx.transforms._normalize import (
+    normalize_by_update_norm as normalize_by_update_norm,
+)
+from gradtx.transforms._optimistic import (
+    ScaleByOptimisticGradientState as ScaleByOptimisticGradientState,
+    scale_by_optimistic_gradient as scale_by_optimistic_gradient,
+)
 from gradtx.transforms._scale import (
     ScaleByScheduleState as ScaleByScheduleState,
     scale as scale,
@@ -34,6 +49,12 @@ from gradtx.transforms._trace import (
     TraceState as TraceState,
     ema as ema,
     trace as trace,
+)
+from gradtx.transforms._trust_ratio import (
+    ScaleByTrustRatioState as ScaleByTrustRatioState,
+    scale_by_param_block_norm as scale_by_param_block_norm,
+    scale_by_param_block_rms as scale_by_param_block_rms,
+    scale_by_trust_ratio as scale_by_trust_ratio,
 )
 from gradtx.transforms._zero_nans import (
     ZeroNansState as ZeroNansState,
