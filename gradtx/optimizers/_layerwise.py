@@ -9,6 +9,7 @@ from gradtx.core import (
     ScalarOrSchedule,
     chain,
     transformation,
+    value_at,
 )
 from gradtx.optimizers._adam import scale_by_adam
 from gradtx.transforms import (
@@ -100,7 +101,7 @@ def fromage(learning_rate: ScalarOrSchedule, min_norm: Numeric = 1e-6):
     """
 
     def at(step):
-        return learning_rate(step) if callable(learning_rate) else learning_rate
+        return value_at(learning_rate, step)
 
     def shrunk(step):
         return 1 / (1 + at(step) ** 2) ** 0.5

@@ -19,13 +19,16 @@ from gradtx.core import (
     chain,
     check_decay,
     check_non_negative,
+    dtype_of,
     is_static,
     leaf_norm,
     map_leaves,
+    real_dtype,
     require_params,
     safe_increment,
     transformation,
     value_at,
+    widened,
     zero_count,
     zeros_like,
 )
@@ -38,7 +41,8 @@ class ScaleByNovogradState(NamedTuple):
     Attributes:
       count: updates made so far.
       mu: the momentum.
-      nu: running mean of the squared norm of each leaf: one float32 number per leaf.
+      nu: running mean of the squared norm of each leaf: one number per
+        leaf, float32 or wider.
     """
 
     count: Count
@@ -85,7 +89,9 @@ def scale_by_novograd(
         return ScaleByNovogradState(
             count=zero_count(),
             mu=zeros_like(params, mu_dtype),
-            nu=jax.tree.map(lambda p: jnp.zeros((), jnp.float32), params),
+            nu=jax.tree.map(
+                lambda p: jnp.zeros((), widened(real_dtype(dtype_of(p)))), params
+            ),
         )
 
     def update(updates, state, params=None, **extra):
