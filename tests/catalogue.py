@@ -19,16 +19,25 @@ TRANSFORMATIONS = {
     "add_decayed_weights": gradtx.add_decayed_weights(),
     "add_noise": gradtx.add_noise(0.1, 0.55, key=0),
     "amsgrad": gradtx.amsgrad(1e-3),
+    "apply_if_finite": gradtx.apply_if_finite(gradtx.adam(1e-3), 3),
     "centralize": gradtx.centralize(),
     "chain": gradtx.chain(gradtx.clip(1.0), gradtx.sgd(0.1, momentum=0.9)),
     "clip": gradtx.clip(1.0),
     "clip_by_block_rms": gradtx.clip_by_block_rms(1.0),
     "clip_by_global_norm": gradtx.clip_by_global_norm(1.0),
+    "conditionally_mask": gradtx.conditionally_mask(
+        gradtx.adam(1e-3), gradtx.piecewise_constant_schedule(1.0, {1: 0.0})
+    ),
+    "conditionally_transform": gradtx.conditionally_transform(
+        gradtx.adam(1e-3), gradtx.piecewise_constant_schedule(1.0, {1: 0.0})
+    ),
     "ema": gradtx.ema(0.9),
+    "flatten": gradtx.flatten(gradtx.adam(1e-3)),
     "freeze": gradtx.freeze(gradtx.path_matches("bias")),
     "identity": gradtx.identity(),
     "lion": gradtx.lion(1e-3),
     "masked": gradtx.masked(gradtx.adam(1e-3), gradtx.ndim_at_least(2)),
+    "monitor": gradtx.monitor({"momentum": gradtx.trace(0.9)}),
     "nadam": gradtx.nadam(1e-3),
     "nadamw": gradtx.nadamw(1e-3),
     "named_chain": gradtx.named_chain(("first", gradtx.scale_by_rms())),
@@ -50,6 +59,9 @@ TRANSFORMATIONS = {
     "scale_by_schedule": gradtx.scale_by_schedule(gradtx.constant_schedule(0.1)),
     "scale_by_sign": gradtx.scale_by_sign(),
     "scale_by_stddev": gradtx.scale_by_stddev(),
+    "selective_transform": gradtx.selective_transform(
+        gradtx.adam(1e-3), freeze_mask=gradtx.path_matches("bias")
+    ),
     "set_to_zero": gradtx.set_to_zero(),
     "sgd": gradtx.sgd(1e-3),
     "trace": gradtx.trace(0.9),
@@ -57,4 +69,4 @@ TRANSFORMATIONS = {
 }
 
 #: Factories of functions: what they make cannot be written down.
-OPAQUE = {"stateless", "stateless_with_tree_map"}
+OPAQUE = {"measure_with_ema", "snapshot", "stateless", "stateless_with_tree_map"}
