@@ -11,6 +11,15 @@ from gradtx.combinators._finite import (
 from gradtx.combinators._flatten import (
     flatten as flatten,
 )
+from gradtx.combinators._inject import (
+    InjectHyperparamsState as InjectHyperparamsState,
+    InjectStatefulHyperparamsState as InjectStatefulHyperparamsState,
+    StatefulSchedule as StatefulSchedule,
+    WrappedSchedule as WrappedSchedule,
+    WrappedScheduleState as WrappedScheduleState,
+    inject_hyperparams as inject_hyperparams,
+    inject_stateful_hyperparams as inject_stateful_hyperparams,
+)
 from gradtx.combinators._masked import (
     MaskedState as MaskedState,
     freeze as freeze,

@@ -1,5 +1,7 @@
 """Gradients that are not finite are left out, and counted."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,7 @@ def _grads(value=1.0):
     return {"w": jnp.array([value, 1.0]), "b": jnp.ones(3, jnp.bfloat16)}
 
 
-def _run(tx, values):
+def _run(tx, values) -> Any:
     state, made = tx.init(PARAMS), []
     for value in values:
         updates, state = tx.update(_grads(value), state, PARAMS)

@@ -1,5 +1,7 @@
 """Adding updates to parameters."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,7 +95,9 @@ def test_none_parameters_stay_none_whatever_their_update():
 def test_running_mean_equals_optax_and_its_formula(lenient, x64):
     rng = np.random.default_rng(0)
     news, old = rng.normal(size=(200, 3)), rng.normal(size=3)
-    ours = theirs = expected = old
+    ours: Any = old
+    theirs: Any = old
+    expected = old
     for new in news:
         ours = gradtx.incremental_update(jnp.asarray(new), jnp.asarray(ours), 0.1)
         theirs = optax.incremental_update(jnp.asarray(new), jnp.asarray(theirs), 0.1)
