@@ -20,6 +20,7 @@ from gradtx import (
     combinators as combinators,
     core as core,
     distributed as distributed,
+    microbatching as microbatching,
     optimizers as optimizers,
     schedules as schedules,
     transforms as transforms,
@@ -119,6 +120,16 @@ from gradtx.core import (
 
 # distributed: links that communicate
 from gradtx.distributed import pmean_gradients as pmean_gradients
+
+# microbatching: large batches in pieces
+from gradtx.microbatching import (
+    AccumulationType as AccumulationType,
+    Accumulator as Accumulator,
+    micro_grad as micro_grad,
+    micro_vmap as micro_vmap,
+    microbatch as microbatch,
+    reshape_batch_axis as reshape_batch_axis,
+)
 
 # optimizers: one algorithm a file
 from gradtx.optimizers import (

@@ -18,6 +18,7 @@ ALLOWED = {
     "losses": {"core"},
     "projections": {"core"},
     "matrix": {"core"},
+    "microbatching": {"core"},
     "transforms": MEASURING,
     "combinators": MEASURING,
     "precision": MEASURING,

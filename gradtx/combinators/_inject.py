@@ -182,7 +182,7 @@ def inject_hyperparams(
         def build(values: Mapping[str, Any]) -> GradientTransformation:
             made = inspect.BoundArguments(
                 signature,
-                {k: values.get(k, v) for k, v in bound.arguments.items()},  # type: ignore[arg-type]
+                {k: values.get(k, v) for k, v in bound.arguments.items()},
             )
             return as_transformation(inner_factory(*made.args, **made.kwargs))
 

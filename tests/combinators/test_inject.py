@@ -61,7 +61,7 @@ def test_every_factory_can_be_injected(name):
     call = plain.call
     bound = inspect.BoundArguments(
         inspect.signature(call.factory),
-        dict(call.arguments),  # type: ignore[arg-type]
+        dict(call.arguments),
     )
     tx = gradtx.inject_hyperparams(call.factory)(*bound.args, **bound.kwargs)
     state = tx.init(PARAMS)
