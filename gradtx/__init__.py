@@ -20,6 +20,7 @@ from gradtx import (
     combinators as combinators,
     core as core,
     distributed as distributed,
+    experimental as experimental,
     microbatching as microbatching,
     optimizers as optimizers,
     schedules as schedules,

@@ -27,6 +27,7 @@ ALLOWED = {
     "telemetry": MEASURING,
     "distributed": MEASURING,
     "checkpoint": MEASURING,
+    "experimental": MEASURING | {"combinators"},
     "optimizers": MEASURING
     | {"losses", "projections", "transforms", "combinators", "precision", "guard"}
     | {"tuning", "telemetry", "distributed", "checkpoint"},

@@ -82,7 +82,7 @@ def joined(x: jax.Array) -> jax.Array:
     return x.reshape(shape, out_sharding=NamedSharding(mesh, merged))
 
 
-def _explicit_spec(x: Any) -> tuple[Any, ...] | None:
+def _explicit_spec(x: Any) -> PartitionSpec | None:
     """Return how `x` is sharded along each axis, where its type says so."""
     sharding = jax.typeof(x).sharding
     if not sharding.mesh.are_all_axes_explicit:
