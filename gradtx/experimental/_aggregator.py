@@ -132,16 +132,20 @@ def _is_ready(step: Any, *, ready: Any, **extra: Any) -> Any:
 
 
 def _find_ready(state: Any) -> Any:
-    """Return the field `ready` of a state or of one inside it, else `None`."""
-    kinds = roles(state) if hasattr(state, "_fields") else {}
-    if hasattr(state, "_fields") and "ready" in state._fields:
-        return state.ready
+    """Return the field `ready` of a state or of one inside it, else `None`.
+
+    Trees of parameters are not searched: one of them may be called `ready`.
+    """
     if not isinstance(state, tuple):
         return None
-    names = getattr(state, "_fields", range(len(state)))
-    for name, inner in zip(names, state, strict=True):
-        if kinds.get(name, Role.INNER) is Role.INNER:
-            found = _find_ready(inner)
-            if found is not None:
-                return found
-    return None
+    fields = getattr(state, "_fields", ())
+    if "ready" in fields:
+        return getattr(state, "ready")  # noqa: B009 - of a tuple that may lack it
+    kinds = roles(state)
+    inside = [
+        value
+        for name, value in zip(fields or [""] * len(state), state, strict=True)
+        if kinds.get(name, Role.INNER) is Role.INNER
+    ]
+    found = map(_find_ready, inside)
+    return next((ready for ready in found if ready is not None), None)

@@ -2,6 +2,7 @@
 
 import inspect
 import types
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +62,7 @@ def test_mean_and_variance_equal_numpy_and_optax(steps, lenient, x64):
 
     its = theirs.add_mean_variance_to_opt(optax.scale(0.0), decay, 0, steps)
     _, states = _walk(its, grads)
-    found = theirs.get_unbiased_mean_and_variance_ema(
+    found: Any = theirs.get_unbiased_mean_and_variance_ema(
         jax.tree.map(lambda x: x[-1], states)
     )
     np.testing.assert_allclose(mean, found[0], rtol=1e-12)
