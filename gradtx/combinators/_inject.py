@@ -209,8 +209,14 @@ def _injected(
 ) -> GradientTransformation:
     """Return the transformation that builds another one anew at each update."""
 
+    def dtype_beside(tree):
+        if hyperparam_dtype is not None:
+            return hyperparam_dtype
+        double = any(bits(x) == 64 for x in jax.tree.leaves(tree))
+        return jnp.float64 if double else jnp.float32
+
     def inject_hyperparams_init(params):
-        dtype = hyperparam_dtype or _dtype_beside(params)
+        dtype = dtype_beside(params)
         states = {name: made.init() for name, made in schedules.items()}
         values = {
             k: jnp.array(_kept(v, dtype, v), copy=True) for k, v in numbers.items()
@@ -225,7 +231,12 @@ def _injected(
         )
 
     def inject_hyperparams(updates, state, params=None, **extra):
-        dtype = hyperparam_dtype or _dtype_beside(updates if params is None else params)
+        if state.hyperparams.keys() != numbers.keys() | schedules.keys():
+            raise ArgumentError(
+                f"the state must have the hyperparameters {[*numbers, *schedules]}, got "
+                f"{[*state.hyperparams]}. Others cannot change: make the optimizer anew."
+            )
+        dtype = dtype_beside(updates if params is None else params)
         before = state.hyperparams_states
         values = {
             k: _kept(v, dtype, numbers.get(k)) for k, v in state.hyperparams.items()
@@ -271,9 +282,3 @@ def _kept(value: Any, dtype: Any, first: Any) -> jax.Array:
     if strong and bool(bits(value)) != whole:
         return value
     return jnp.asarray(value, dtype_of(first)) if whole else cast(value, dtype)
-
-
-def _dtype_beside(tree: Any) -> Any:
-    """Return the dtype of hyperparameters for parameters or updates."""
-    double = any(bits(x) == 64 for x in jax.tree.leaves(tree))
-    return jnp.float64 if double else jnp.float32

@@ -228,6 +228,14 @@ def test_arguments_are_checked_where_they_are_given():
         gradtx.inject_hyperparams(gradtx.adam, static_args="lr")
 
 
+def test_unknown_hyperparameters_are_refused():
+    tx = gradtx.inject_hyperparams(gradtx.sgd)(0.1)
+    state = tx.init(PARAMS)
+    state.hyperparams["lr"] = 0.2
+    with pytest.raises(gradtx.ArgumentError, match=r"have the .*\['learning_rate'\]"):
+        tx.update(PARAMS, state, PARAMS)
+
+
 def test_links_in_a_chain_go_by_name():
     tx = gradtx.chain(
         gradtx.clip(1.0), gradtx.inject_hyperparams(gradtx.scale)(step_size=2.0)
