@@ -23,7 +23,9 @@ from gradtx.core import (
     set_to_zero,
     transformation,
     varying_axes,
+    varying_like,
     zero_count,
+    zero_norm,
 )
 
 
@@ -86,12 +88,15 @@ def apply_if_finite(
     check_count(0, max_consecutive_errors=max_consecutive_errors)
 
     def init(params):
-        return ApplyIfFiniteState(
+        state = ApplyIfFiniteState(
             notfinite_count=zero_count(),
             last_finite=jnp.array(True),
             total_notfinite=zero_count(),
             inner_state=inner.init(params),
         )
+        # in a shard_map, what each device decides for itself differs between them
+        own = zero_norm(params, axis_name=axis_name)
+        return jax.tree.map(lambda x: varying_like(own, x), state)
 
     def update(updates, state, params=None, **extra):
         finite = _all_finite(updates, axis_name)

@@ -88,3 +88,25 @@ def test_empty_trees_are_finite():
 def test_negative_count_is_refused():
     with pytest.raises(gradtx.ArgumentError, match="apply_if_finite: max_consec"):
         gradtx.apply_if_finite(gradtx.sgd(1.0), -1)
+
+
+def test_each_device_may_decide_for_itself():
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
+    tx = gradtx.apply_if_finite(gradtx.adam(1.0), 9)
+    g = jnp.ones(8).at[3].set(jnp.nan)
+
+    def run(g):
+        def step(state, _):
+            updates, state = tx.update(g, state, g)
+            return state, updates
+
+        state, updates = jax.lax.scan(step, tx.init(g), length=2)
+        return updates, state.total_notfinite[None]
+
+    out = (jax.P(None, "data"), jax.P("data"))
+    mapped = jax.shard_map(run, mesh=mesh, in_specs=jax.P("data"), out_specs=out)
+    updates, total = jax.jit(mapped)(g)
+    expected = -np.ones(8)
+    expected[3] = 0
+    np.testing.assert_allclose(updates, [expected] * 2, rtol=1e-6)
+    assert total.tolist() == [0, 0, 0, 2, 0, 0, 0, 0]

@@ -223,3 +223,16 @@ def test_mistakes_are_named():
     means = gradtx.microbatch(jnp.sum, 0, 2, AccumulationType.MEAN)
     with pytest.raises(gradtx.ArgumentError, match="floating results, got int32"):
         means(jnp.arange(4))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_runs_on_each_device_of_a_shard_map(kind):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
+    x = _batch(32, 3)
+    run = gradtx.microbatch(lambda x: jnp.cumsum(x, axis=0), 0, 2, kind)
+    mapped = jax.shard_map(
+        run, mesh=mesh, in_specs=jax.P("data"), out_specs=jax.P("data")
+    )
+    made = jax.jit(mapped)(x)
+    alone = jnp.concatenate([run(part) for part in jnp.split(x, 8)])
+    np.testing.assert_allclose(made, alone, rtol=1e-6)
