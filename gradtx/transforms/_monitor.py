@@ -228,7 +228,7 @@ def _zeros_of(measure: Callable[[Any], Any], updates: Any) -> Any:
     def leaf(x: Any, beside: Any) -> jax.Array:
         if bits(beside) and x.shape == jnp.shape(beside):
             return jnp.zeros_like(beside, _stored_dtype(x))
-        return jnp.zeros(x.shape, _stored_dtype(x))
+        return jnp.zeros_like(x, _stored_dtype(x))
 
     return jax.tree.map(leaf, made, updates if leaves else made)
 

@@ -120,3 +120,24 @@ def test_measurement_of_another_shape_is_refused():
 def test_what_is_no_measure_is_refused():
     with pytest.raises(gradtx.ArgumentError, match="monitor: expected a transf"):
         gradtx.monitor({"x": 3})  # pyright: ignore[reportArgumentType]
+
+
+def test_each_device_of_a_shard_map_may_measure_for_itself():
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
+    tx = gradtx.chain(
+        gradtx.snapshot("norm", gradtx.global_norm),
+        gradtx.monitor({"mean": gradtx.measure_with_ema(gradtx.global_norm, 0.5)}),
+    )
+
+    def run(g):
+        step = lambda state, _: (tx.update(g, state)[1], None)
+        state, _ = jax.lax.scan(step, tx.init(g), length=2)
+        return (
+            state.snapshot.measurement["norm"][None],
+            state.monitor.measurements["mean"][None],
+        )
+
+    spec = jax.P("data")
+    mapped = jax.shard_map(run, mesh=mesh, in_specs=spec, out_specs=(spec, spec))
+    for made in jax.jit(mapped)(jnp.arange(8.0)):
+        np.testing.assert_allclose(made, jnp.arange(8.0), rtol=1e-6)
