@@ -21,6 +21,8 @@ from gradtx import (
     core as core,
     distributed as distributed,
     interop as interop,
+    experimental as experimental,
+    microbatching as microbatching,
     optimizers as optimizers,
     schedules as schedules,
     transforms as transforms,
@@ -31,19 +33,36 @@ from gradtx._version import __version__ as __version__
 
 # combinators: which leaves, and when
 from gradtx.combinators import (
+    AccumulateState as AccumulateState,
+    ApplyIfFiniteState as ApplyIfFiniteState,
+    ConditionallyMaskState as ConditionallyMaskState,
+    ConditionallyTransformState as ConditionallyTransformState,
+    ConditionFn as ConditionFn,
+    InjectHyperparamsState as InjectHyperparamsState,
+    InjectStatefulHyperparamsState as InjectStatefulHyperparamsState,
     MaskedState as MaskedState,
     MultiSteps as MultiSteps,
     MultiStepsState as MultiStepsState,
     MultiTransformState as MultiTransformState,
     PartitionState as PartitionState,
     ShouldSkipUpdateFunction as ShouldSkipUpdateFunction,
+    StatefulSchedule as StatefulSchedule,
+    WrappedSchedule as WrappedSchedule,
+    WrappedScheduleState as WrappedScheduleState,
     accumulate as accumulate,
+    apply_if_finite as apply_if_finite,
+    conditionally_mask as conditionally_mask,
+    conditionally_transform as conditionally_transform,
+    flatten as flatten,
     freeze as freeze,
+    inject_hyperparams as inject_hyperparams,
+    inject_stateful_hyperparams as inject_stateful_hyperparams,
     masked as masked,
     multi_transform as multi_transform,
     partition as partition,
     skip_large_updates as skip_large_updates,
     skip_not_finite as skip_not_finite,
+    selective_transform as selective_transform,
 )
 
 # core: the value, composition, description, roles, selectors, errors
@@ -90,14 +109,17 @@ from gradtx.core import (
     global_norm as global_norm,
     hyperparameters as hyperparameters,
     identity as identity,
+    incremental_update as incremental_update,
     label_paths as label_paths,
     map_leaves as map_leaves,
     named_chain as named_chain,
     ndim_at_least as ndim_at_least,
     none_of as none_of,
     path_matches as path_matches,
+    periodic_update as periodic_update,
     roles as roles,
     safe_increment as safe_increment,
+    safe_int32_increment as safe_int32_increment,
     schedule as schedule,
     selector as selector,
     set_to_zero as set_to_zero,
@@ -109,6 +131,16 @@ from gradtx.core import (
 
 # distributed: links that communicate
 from gradtx.distributed import pmean_gradients as pmean_gradients
+
+# microbatching: large batches in pieces
+from gradtx.microbatching import (
+    AccumulationType as AccumulationType,
+    Accumulator as Accumulator,
+    micro_grad as micro_grad,
+    micro_vmap as micro_vmap,
+    microbatch as microbatch,
+    reshape_batch_axis as reshape_batch_axis,
+)
 
 # optimizers: one algorithm a file
 from gradtx.optimizers import (
@@ -218,6 +250,9 @@ from gradtx.transforms import (
     ScaleByOptimisticGradientState as ScaleByOptimisticGradientState,
     ScaleByScheduleState as ScaleByScheduleState,
     ScaleByTrustRatioState as ScaleByTrustRatioState,
+    MonitorState as MonitorState,
+    ScaleByScheduleState as ScaleByScheduleState,
+    SnapshotState as SnapshotState,
     TraceState as TraceState,
     WeightDecaySchedule as WeightDecaySchedule,
     ZeroNansState as ZeroNansState,
@@ -232,6 +267,8 @@ from gradtx.transforms import (
     ema as ema,
     keep_params_nonnegative as keep_params_nonnegative,
     normalize_by_update_norm as normalize_by_update_norm,
+    measure_with_ema as measure_with_ema,
+    monitor as monitor,
     scale as scale,
     scale_by_learning_rate as scale_by_learning_rate,
     scale_by_optimistic_gradient as scale_by_optimistic_gradient,
@@ -240,6 +277,7 @@ from gradtx.transforms import (
     scale_by_schedule as scale_by_schedule,
     scale_by_sign as scale_by_sign,
     scale_by_trust_ratio as scale_by_trust_ratio,
+    snapshot as snapshot,
     trace as trace,
     zero_nans as zero_nans,
 )

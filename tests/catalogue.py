@@ -27,12 +27,20 @@ TRANSFORMATIONS = {
     "adopt": gradtx.adopt(1e-3),
     "amsgrad": gradtx.amsgrad(1e-3),
     "apply_every": gradtx.apply_every(),
+    "apply_if_finite": gradtx.apply_if_finite(gradtx.adam(1e-3), 3),
     "centralize": gradtx.centralize(),
     "chain": gradtx.chain(gradtx.clip(1.0), gradtx.sgd(0.1, momentum=0.9)),
     "clip": gradtx.clip(1.0),
     "clip_by_block_rms": gradtx.clip_by_block_rms(1.0),
     "clip_by_global_norm": gradtx.clip_by_global_norm(1.0),
+    "conditionally_mask": gradtx.conditionally_mask(
+        gradtx.adam(1e-3), gradtx.piecewise_constant_schedule(1.0, {1: 0.0})
+    ),
+    "conditionally_transform": gradtx.conditionally_transform(
+        gradtx.adam(1e-3), gradtx.piecewise_constant_schedule(1.0, {1: 0.0})
+    ),
     "ema": gradtx.ema(0.9),
+    "flatten": gradtx.flatten(gradtx.adam(1e-3)),
     "freeze": gradtx.freeze(gradtx.path_matches("bias")),
     "fromage": gradtx.fromage(1e-3),
     "identity": gradtx.identity(),
@@ -41,6 +49,7 @@ TRANSFORMATIONS = {
     "lars": gradtx.lars(1e-3),
     "lion": gradtx.lion(1e-3),
     "masked": gradtx.masked(gradtx.adam(1e-3), gradtx.ndim_at_least(2)),
+    "monitor": gradtx.monitor({"momentum": gradtx.trace(0.9)}),
     "nadam": gradtx.nadam(1e-3),
     "nadamw": gradtx.nadamw(1e-3),
     "named_chain": gradtx.named_chain(("first", gradtx.scale_by_rms())),
@@ -87,6 +96,9 @@ TRANSFORMATIONS = {
     "scale_by_stddev": gradtx.scale_by_stddev(),
     "scale_by_trust_ratio": gradtx.scale_by_trust_ratio(),
     "scale_by_yogi": gradtx.scale_by_yogi(),
+    "selective_transform": gradtx.selective_transform(
+        gradtx.adam(1e-3), freeze_mask=gradtx.path_matches("bias")
+    ),
     "set_to_zero": gradtx.set_to_zero(),
     "sgd": gradtx.sgd(1e-3),
     "sign_sgd": gradtx.sign_sgd(1e-3),
@@ -102,4 +114,4 @@ TRANSFORMATIONS = {
 EXTRA = {name: {"value": 1.0} for name in ("polyak_sgd", "scale_by_polyak")}
 
 #: Factories of functions: what they make cannot be written down.
-OPAQUE = {"stateless", "stateless_with_tree_map"}
+OPAQUE = {"measure_with_ema", "snapshot", "stateless", "stateless_with_tree_map"}

@@ -19,6 +19,7 @@ ALLOWED = {
     "projections": {"core"},
     "matrix": {"core"},
     "tree": {"core"},
+    "microbatching": {"core"},
     "transforms": MEASURING,
     "combinators": MEASURING,
     "precision": MEASURING,
@@ -27,6 +28,7 @@ ALLOWED = {
     "telemetry": MEASURING,
     "distributed": MEASURING,
     "checkpoint": MEASURING,
+    "experimental": MEASURING | {"combinators"},
     "optimizers": MEASURING
     | {"losses", "projections", "transforms", "combinators", "precision", "guard"}
     | {"tuning", "telemetry", "distributed", "checkpoint"},

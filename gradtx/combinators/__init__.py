@@ -5,6 +5,22 @@ from gradtx.combinators._accumulate import (
     ShouldSkipUpdateFunction as ShouldSkipUpdateFunction,
     accumulate as accumulate,
 )
+from gradtx.combinators._finite import (
+    ApplyIfFiniteState as ApplyIfFiniteState,
+    apply_if_finite as apply_if_finite,
+)
+from gradtx.combinators._flatten import (
+    flatten as flatten,
+)
+from gradtx.combinators._inject import (
+    InjectHyperparamsState as InjectHyperparamsState,
+    InjectStatefulHyperparamsState as InjectStatefulHyperparamsState,
+    StatefulSchedule as StatefulSchedule,
+    WrappedSchedule as WrappedSchedule,
+    WrappedScheduleState as WrappedScheduleState,
+    inject_hyperparams as inject_hyperparams,
+    inject_stateful_hyperparams as inject_stateful_hyperparams,
+)
 from gradtx.combinators._masked import (
     MaskedState as MaskedState,
     freeze as freeze,
@@ -20,4 +36,12 @@ from gradtx.combinators._partition import (
     PartitionState as PartitionState,
     multi_transform as multi_transform,
     partition as partition,
+    selective_transform as selective_transform,
+)
+from gradtx.combinators._when import (
+    ConditionallyMaskState as ConditionallyMaskState,
+    ConditionallyTransformState as ConditionallyTransformState,
+    ConditionFn as ConditionFn,
+    conditionally_mask as conditionally_mask,
+    conditionally_transform as conditionally_transform,
 )

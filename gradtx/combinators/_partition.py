@@ -12,8 +12,11 @@ from gradtx.core import (
     ArgumentError,
     Inner,
     Link,
+    MaskOrFn,
     as_transformation,
     path_of,
+    resolve_mask,
+    set_to_zero,
     spread_prefix,
     transformation,
 )
@@ -93,6 +96,39 @@ def partition(
 
 #: optax's older spelling.
 multi_transform = partition
+
+
+@transformation
+def selective_transform(optimizer: Link, *, freeze_mask: MaskOrFn):
+    """Apply an optimizer to all leaves but those that a mask freezes.
+
+    `u ← optimizer(g)` where the mask is `False`, else `u ← 0`
+
+    Frozen leaves cost no state, where `freeze` as a last link keeps their moments.
+
+    Args:
+      optimizer: the transformation for the other leaves.
+      freeze_mask: `True` for frozen leaves, in any form that `masked` takes.
+
+    Raises:
+      ArgumentError: if the mask does not fit the parameters or its bools are traced.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> frozen = gradtx.path_matches("^encoder")
+      >>> tx = gradtx.selective_transform(gradtx.sgd(1.0), freeze_mask=frozen)
+      >>> g = {"encoder": jnp.ones(1), "head": jnp.ones(1)}
+      >>> tx.update(g, tx.init(g))[0]["head"].tolist()
+      [-1.0]
+
+    Source: torch's `requires_grad_(False)` before the optimizer is made.
+    """
+
+    def label(tree):
+        flags = resolve_mask(freeze_mask, tree)
+        return jax.tree.map(lambda frozen: "freeze" if frozen else "train", flags)
+
+    return partition({"train": optimizer, "freeze": set_to_zero()}, label)
 
 
 def _labels(param_labels: Any, tree: Any, known: Mapping[Hashable, Any]) -> Any:

@@ -5,6 +5,8 @@ This room knows no algorithm and imports only jax and numpy.
 
 from gradtx.core._apply import (
     apply_updates as apply_updates,
+    incremental_update as incremental_update,
+    periodic_update as periodic_update,
 )
 from gradtx.core._basic import (
     identity as identity,
@@ -81,6 +83,7 @@ from gradtx.core._numerics import (
     cast as cast,
     real_dtype as real_dtype,
     safe_increment as safe_increment,
+    safe_int32_increment as safe_int32_increment,
     scalar_dtype as scalar_dtype,
     widened as widened,
     working as working,

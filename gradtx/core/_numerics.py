@@ -67,6 +67,10 @@ def safe_increment(count: Numeric) -> jax.Array:
     return jnp.where(count < top, count + one, top)
 
 
+#: optax's older spelling.
+safe_int32_increment = safe_increment
+
+
 def bias_correction(decay: Numeric, count: Numeric) -> jax.Array:
     """Return `1 − decay^count`, the weight that a running mean has seen so far.
 

@@ -20,6 +20,13 @@ from gradtx.transforms._decay import (
     WeightDecaySchedule as WeightDecaySchedule,
     add_decayed_weights as add_decayed_weights,
 )
+from gradtx.transforms._monitor import (
+    MonitorState as MonitorState,
+    SnapshotState as SnapshotState,
+    measure_with_ema as measure_with_ema,
+    monitor as monitor,
+    snapshot as snapshot,
+)
 from gradtx.transforms._noise import (
     AddNoiseState as AddNoiseState,
     add_noise as add_noise,

@@ -1,0 +1,3 @@
+"""Try out what may still change: aggregation of per-example gradients."""
+
+from gradtx.experimental import aggregating as aggregating
