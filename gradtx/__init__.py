@@ -18,10 +18,11 @@ The names below are shortcuts to the rooms in which they live.
 
 from gradtx import (
     combinators as combinators,
+    contrib as contrib,
     core as core,
     distributed as distributed,
-    interop as interop,
     experimental as experimental,
+    interop as interop,
     microbatching as microbatching,
     optimizers as optimizers,
     schedules as schedules,
@@ -33,7 +34,6 @@ from gradtx._version import __version__ as __version__
 
 # combinators: which leaves, and when
 from gradtx.combinators import (
-    AccumulateState as AccumulateState,
     ApplyIfFiniteState as ApplyIfFiniteState,
     ConditionallyMaskState as ConditionallyMaskState,
     ConditionallyTransformState as ConditionallyTransformState,
@@ -60,9 +60,9 @@ from gradtx.combinators import (
     masked as masked,
     multi_transform as multi_transform,
     partition as partition,
+    selective_transform as selective_transform,
     skip_large_updates as skip_large_updates,
     skip_not_finite as skip_not_finite,
-    selective_transform as selective_transform,
 )
 
 # core: the value, composition, description, roles, selectors, errors
@@ -246,12 +246,11 @@ from gradtx.transforms import (
     ClipByGlobalNormState as ClipByGlobalNormState,
     ClipState as ClipState,
     EmaState as EmaState,
+    MonitorState as MonitorState,
     NonNegativeParamsState as NonNegativeParamsState,
     ScaleByOptimisticGradientState as ScaleByOptimisticGradientState,
     ScaleByScheduleState as ScaleByScheduleState,
     ScaleByTrustRatioState as ScaleByTrustRatioState,
-    MonitorState as MonitorState,
-    ScaleByScheduleState as ScaleByScheduleState,
     SnapshotState as SnapshotState,
     TraceState as TraceState,
     WeightDecaySchedule as WeightDecaySchedule,
@@ -266,9 +265,9 @@ from gradtx.transforms import (
     clip_by_global_norm as clip_by_global_norm,
     ema as ema,
     keep_params_nonnegative as keep_params_nonnegative,
-    normalize_by_update_norm as normalize_by_update_norm,
     measure_with_ema as measure_with_ema,
     monitor as monitor,
+    normalize_by_update_norm as normalize_by_update_norm,
     scale as scale,
     scale_by_learning_rate as scale_by_learning_rate,
     scale_by_optimistic_gradient as scale_by_optimistic_gradient,
