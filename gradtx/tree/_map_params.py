@@ -69,6 +69,9 @@ def map_params(
     shows_hidden = is_leaf is not None and is_leaf(MaskedNode())
 
     def params(value: Any) -> Any:
+        if rest and _is_leaf(value) and not _is_leaf(rest[0]):
+            return others(value)  # all parameters joined to one vector
+
         def leaf(x, *others):
             if isinstance(x, MaskedNode) and not shows_hidden:
                 return x
@@ -126,6 +129,10 @@ def map_params(
             ) from error
 
     return mapped(state, initial)
+
+
+def _is_leaf(value: Any) -> bool:
+    return jax.tree_util.treedef_is_leaf(jax.tree.structure(value))
 
 
 def _holds_roles(value: Any) -> bool:

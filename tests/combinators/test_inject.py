@@ -66,13 +66,16 @@ def test_every_factory_can_be_injected(name):
     tx = gradtx.inject_hyperparams(call.factory)(*bound.args, **bound.kwargs)
     state = tx.init(PARAMS)
     g = jax.tree.map(lambda x: x[0], _grads())
-    updates, after = jax.jit(tx.update)(g, state, PARAMS)
+    extra = catalogue.EXTRA.get(name, {})
+    updates, after = jax.jit(tx.update)(g, state, PARAMS, **extra)
     assert _types(after) == _types(state)
-    expected, _ = jax.jit(plain.update)(g, plain.init(PARAMS), PARAMS)
+    expected, _ = jax.jit(plain.update)(g, plain.init(PARAMS), PARAMS, **extra)
     # hyperparameters are float32 here and Python's there
     for a, b in zip(jax.tree.leaves(updates), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-7)
     numbers = {k for k, v in call.arguments.items() if isinstance(v, float)}
+    # offsets are numbers too, though their default is an integer
+    numbers |= {"decay_offset", "step_offset"} & set(call.arguments)
     looked_at = {"weight_decay"} if name == "rmsprop" else set()
     assert set(state.hyperparams) == numbers - looked_at
 

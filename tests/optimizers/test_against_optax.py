@@ -107,9 +107,12 @@ def test_states_have_the_names_fields_and_start_of_optax(name, arguments):
 
 
 def positional(parameters):
-    """Return names and defaults, in order, of what may be given by position."""
+    """Return names and defaults, in order, of what may be given by position.
+
+    A function that optax has for a default is `None` in gradtx.
+    """
     return [
-        (p.name, p.default)
+        (p.name, None if inspect.isfunction(p.default) else p.default)
         for p in parameters.values()
         if p.kind is p.POSITIONAL_OR_KEYWORD
     ]

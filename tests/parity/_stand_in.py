@@ -69,7 +69,7 @@ class _Namespace(types.ModuleType):
     def __init__(self, name: str, home: types.ModuleType):
         super().__init__(name)
         self.__dict__.update(
-            {k: v for k, v in vars(home).items() if not k.startswith("__")}
+            {k: v for k, v in vars(home).items() if not k.startswith("_")}
         )
 
 
