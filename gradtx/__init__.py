@@ -26,6 +26,7 @@ from gradtx import (
     losses as losses,
     microbatching as microbatching,
     optimizers as optimizers,
+    projections as projections,
     schedules as schedules,
     transforms as transforms,
     tree as tree,
@@ -111,6 +112,7 @@ from gradtx.core import (
     hyperparameters as hyperparameters,
     identity as identity,
     incremental_update as incremental_update,
+    init_empty_state as init_empty_state,
     label_paths as label_paths,
     map_leaves as map_leaves,
     named_chain as named_chain,
@@ -153,6 +155,7 @@ from gradtx.losses import (
     multiclass_generalized_dice_loss as multiclass_generalized_dice_loss,
     multiclass_hinge_loss as multiclass_hinge_loss,
     multiclass_perceptron_loss as multiclass_perceptron_loss,
+    multiclass_sparsemax_loss as multiclass_sparsemax_loss,
     ntxent as ntxent,
     perceptron_loss as perceptron_loss,
     poly_loss_cross_entropy as poly_loss_cross_entropy,
@@ -252,6 +255,22 @@ from gradtx.optimizers import (
     simplified_ademamix as simplified_ademamix,
     sm3 as sm3,
     yogi as yogi,
+)
+
+# projections: the nearest point of a set: boxes, simplices, balls, planes
+from gradtx.projections import (
+    projection_box as projection_box,
+    projection_halfspace as projection_halfspace,
+    projection_hypercube as projection_hypercube,
+    projection_hyperplane as projection_hyperplane,
+    projection_l1_ball as projection_l1_ball,
+    projection_l1_sphere as projection_l1_sphere,
+    projection_l2_ball as projection_l2_ball,
+    projection_l2_sphere as projection_l2_sphere,
+    projection_linf_ball as projection_linf_ball,
+    projection_non_negative as projection_non_negative,
+    projection_simplex as projection_simplex,
+    projection_vector as projection_vector,
 )
 
 # schedules: step -> scalar

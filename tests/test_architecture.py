@@ -15,8 +15,8 @@ MEASURING = {"core", "schedules", "matrix"}
 ALLOWED = {
     "core": set(),
     "schedules": {"core"},
-    "losses": {"core"},
-    "projections": {"core"},
+    "losses": {"core", "projections"},
+    "projections": {"core", "tree"},
     "matrix": {"core"},
     "tree": {"core"},
     "microbatching": {"core"},

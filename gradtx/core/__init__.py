@@ -10,7 +10,7 @@ from gradtx.core._apply import (
 )
 from gradtx.core._basic import (
     identity as identity,
-    init_empty as init_empty,
+    init_empty_state as init_empty_state,
     set_to_zero as set_to_zero,
     stateless as stateless,
     stateless_with_tree_map as stateless_with_tree_map,
@@ -48,6 +48,9 @@ from gradtx.core._describe import (
     build as build,
     describe as describe,
     hyperparameters as hyperparameters,
+)
+from gradtx.core._elsewhere import (
+    shown_here as shown_here,
 )
 from gradtx.core._errors import (
     ArgumentError as ArgumentError,

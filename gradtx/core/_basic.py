@@ -13,7 +13,7 @@ from gradtx.core._roles import EmptyState
 from gradtx.core._transformation import transformation
 
 
-def init_empty(params: Any) -> EmptyState:
+def init_empty_state(params: Any) -> EmptyState:
     """Return the state of a transformation that keeps nothing."""
     del params
     return EmptyState()
@@ -36,7 +36,7 @@ def identity():
     def update(updates, state, params=None, **extra):
         return updates, state
 
-    return init_empty, update
+    return init_empty_state, update
 
 
 @transformation
@@ -54,7 +54,7 @@ def set_to_zero():
 
         return jax.tree.map(leaf, updates), state
 
-    return init_empty, update
+    return init_empty_state, update
 
 
 @transformation
@@ -79,7 +79,7 @@ def stateless(f: Callable[[Any, Any], Any]):
     def update(updates, state, params=None, **extra):
         return f(updates, params), state
 
-    return init_empty, update
+    return init_empty_state, update
 
 
 @transformation
@@ -99,4 +99,4 @@ def stateless_with_tree_map(f: Callable[[Any, Any], Any]):
             return jax.tree.map(lambda g: f(g, None), updates), state
         return jax.tree.map(f, updates, params), state
 
-    return init_empty, update
+    return init_empty_state, update

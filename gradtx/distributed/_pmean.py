@@ -16,7 +16,7 @@ from gradtx.core import (
     all_sum,
     axes_of,
     check_axes,
-    init_empty,
+    init_empty_state,
     map_leaves,
     scalar_dtype,
     transformation,
@@ -84,7 +84,7 @@ def pmean_gradients(axis_name: AxisName, *, weighted: bool = False):
             lambda g, *, weight: _weighted_sum(g, weight, axes), updates, weight=weight
         ), state
 
-    return init_empty, update
+    return init_empty_state, update
 
 
 def _mean(g: jax.Array, axes: tuple[str, ...]) -> jax.Array:

@@ -20,7 +20,7 @@ from gradtx.core import (
     check_count,
     dtype_of,
     identity,
-    init_empty,
+    init_empty_state,
     map_leaves,
     safe_increment,
     working,
@@ -66,7 +66,7 @@ def average_per_element_updates(per_elt_axis: int | Sequence[int] = 0) -> Aggreg
         mean = lambda x: jnp.mean(x, axis=axes_of(per_elt_axis))
         return reduced(mean, updates, per_elt_axis), state
 
-    return Aggregator(init_empty, average_per_element_updates)
+    return Aggregator(init_empty_state, average_per_element_updates)
 
 
 def accumulate_avg_updates(accumulation_steps: int) -> GradientTransformation:

@@ -25,7 +25,7 @@ from gradtx.core import (
     check_decay,
     dtype_of,
     identity,
-    init_empty,
+    init_empty_state,
     map_leaves,
     path_of,
     safe_increment,
@@ -129,7 +129,7 @@ def get_per_element_mean_and_sum_sq_diff_grads(
         return (mean, {"sum_sq_diff_grads": spread, "sample_size": size}), state
 
     if accumulation_steps == 1:
-        return Aggregator(init_empty, at_once)
+        return Aggregator(init_empty_state, at_once)
 
     def init(params):
         return PerElementMeanAndSumSqDiffGradsState(

@@ -51,3 +51,6 @@ from gradtx.losses._softmax import (
     softmax_cross_entropy as softmax_cross_entropy,
     softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels,
 )
+from gradtx.losses._sparsemax import (
+    multiclass_sparsemax_loss as multiclass_sparsemax_loss,
+)

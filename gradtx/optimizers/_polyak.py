@@ -14,7 +14,7 @@ from gradtx.core import (
     ScalarOrSchedule,
     chain,
     check_non_negative,
-    init_empty,
+    init_empty_state,
     map_leaves,
     scaled_norm,
     transformation,
@@ -81,7 +81,7 @@ def scale_by_polyak(
         step = jnp.where(still, 0, step)
         return map_leaves(leaf, updates, step=step), state
 
-    return init_empty, update
+    return init_empty_state, update
 
 
 @transformation

@@ -3,6 +3,7 @@
 From an array of steps each makes the array of its values, as a plot needs them.
 """
 
+from gradtx.core import shown_here as _shown_here
 from gradtx.schedules._constant import (
     constant_schedule as constant_schedule,
 )
@@ -40,4 +41,16 @@ from gradtx.schedules._warmup import (
 )
 from gradtx.schedules._warmup_stable_decay import (
     warmup_stable_decay_schedule as warmup_stable_decay_schedule,
+)
+
+# they wrap transformations, and live with those that do
+__getattr__ = _shown_here(
+    __name__,
+    "InjectHyperparamsState",
+    "InjectStatefulHyperparamsState",
+    "Schedule",
+    "StatefulSchedule",
+    "WrappedSchedule",
+    "inject_hyperparams",
+    "inject_stateful_hyperparams",
 )

@@ -1,5 +1,6 @@
 """Reusable links, one idea a file."""
 
+from gradtx.core import shown_here as _shown_here
 from gradtx.transforms._apply_every import (
     ApplyEvery as ApplyEvery,
     apply_every as apply_every,
@@ -66,4 +67,31 @@ from gradtx.transforms._trust_ratio import (
 from gradtx.transforms._zero_nans import (
     ZeroNansState as ZeroNansState,
     zero_nans as zero_nans,
+)
+
+# what combines or wraps links lives in core and combinators
+__getattr__ = _shown_here(
+    __name__,
+    "ApplyIfFiniteState",
+    "ConditionFn",
+    "ConditionallyMaskState",
+    "ConditionallyTransformState",
+    "MaskedNode",
+    "MaskedState",
+    "MultiSteps",
+    "MultiStepsState",
+    "PartitionState",
+    "ShouldSkipUpdateFunction",
+    "apply_if_finite",
+    "chain",
+    "conditionally_mask",
+    "conditionally_transform",
+    "flatten",
+    "freeze",
+    "masked",
+    "named_chain",
+    "partition",
+    "selective_transform",
+    "skip_large_updates",
+    "skip_not_finite",
 )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from gradtx.core import (
     AxisName,
     all_sum,
-    init_empty,
+    init_empty_state,
     map_leaves,
     shards,
     transformation,
@@ -50,4 +50,4 @@ def centralize(*, kept_axis: int = 0, axis_name: AxisName | None = None):
 
         return map_leaves(leaf, updates), state
 
-    return init_empty, update
+    return init_empty_state, update

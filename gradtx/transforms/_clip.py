@@ -14,7 +14,7 @@ from gradtx.core import (
     Numeric,
     Scalar,
     check_positive,
-    init_empty,
+    init_empty_state,
     leaf_norm,
     map_leaves,
     require_params,
@@ -68,7 +68,7 @@ def clip(max_delta: Numeric):
 
         return map_leaves(leaf, updates, max_delta=max_delta), state
 
-    return init_empty, update
+    return init_empty_state, update
 
 
 @transformation
@@ -149,7 +149,7 @@ def clip_by_block_rms(threshold: Numeric, *, axis_name: AxisName | None = None):
 
         return map_leaves(leaf, updates, threshold=threshold), state
 
-    return init_empty, update
+    return init_empty_state, update
 
 
 @transformation
@@ -193,7 +193,7 @@ def adaptive_grad_clip(
         bounded = map_leaves(leaf, updates, params, clipping=clipping, eps=eps)
         return bounded, state
 
-    return init_empty, update
+    return init_empty_state, update
 
 
 def _bounded(g, root, scale, limit):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from gradtx.core import (
     EmptyState,
-    init_empty,
+    init_empty_state,
     map_leaves,
     require_params,
     transformation,
@@ -40,4 +40,4 @@ def keep_params_nonnegative():
 
         return map_leaves(leaf, updates, require_params(params)), state
 
-    return init_empty, update
+    return init_empty_state, update

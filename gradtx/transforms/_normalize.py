@@ -8,7 +8,7 @@ from gradtx.core import (
     AxisName,
     Numeric,
     check_non_negative,
-    init_empty,
+    init_empty_state,
     map_leaves,
     scaled_norm,
     transformation,
@@ -58,4 +58,4 @@ def normalize_by_update_norm(
         )
         return normal, state
 
-    return init_empty, update
+    return init_empty_state, update

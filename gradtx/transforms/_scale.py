@@ -15,7 +15,7 @@ from gradtx.core import (
     ScalarOrSchedule,
     check_shapes,
     check_structure,
-    init_empty,
+    init_empty_state,
     map_leaves,
     safe_increment,
     transformation,
@@ -59,7 +59,7 @@ def scale(step_size: Numeric):
     def update(updates, state, params=None, **extra):
         return map_leaves(_scaled, updates, s=step_size), state
 
-    return init_empty, update
+    return init_empty_state, update
 
 
 @transformation

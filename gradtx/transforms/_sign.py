@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from gradtx.core import init_empty, map_leaves, transformation
+from gradtx.core import init_empty_state, map_leaves, transformation
 
 
 @transformation
@@ -19,4 +19,4 @@ def scale_by_sign():
     def update(updates, state, params=None, **extra):
         return map_leaves(jnp.sign, updates), state
 
-    return init_empty, update
+    return init_empty_state, update

@@ -11,7 +11,7 @@ from gradtx.core import (
     EmptyState,
     Numeric,
     check_non_negative,
-    init_empty,
+    init_empty_state,
     leaf_norm,
     map_leaves,
     require_params,
@@ -76,7 +76,7 @@ def scale_by_trust_ratio(
         )
         return scaled, state
 
-    return init_empty, update
+    return init_empty_state, update
 
 
 @transformation
@@ -98,7 +98,7 @@ def scale_by_param_block_norm(
     Source: Shazeer & Stern 2018, arXiv:1804.04235, section 8, with the norm.
     """
     check_non_negative(min_scale=min_scale)
-    return init_empty, _by_size(min_scale, axis_name, mean=False)
+    return init_empty_state, _by_size(min_scale, axis_name, mean=False)
 
 
 @transformation
@@ -120,7 +120,7 @@ def scale_by_param_block_rms(
     Source: Shazeer & Stern 2018, arXiv:1804.04235, section 8 (relative step size).
     """
     check_non_negative(min_scale=min_scale)
-    return init_empty, _by_size(min_scale, axis_name, mean=True)
+    return init_empty_state, _by_size(min_scale, axis_name, mean=True)
 
 
 def _by_size(min_scale: Numeric, axis_name: AxisName | None, mean: bool):

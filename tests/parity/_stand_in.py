@@ -68,9 +68,15 @@ class _Namespace(types.ModuleType):
 
     def __init__(self, name: str, home: types.ModuleType):
         super().__init__(name)
+        self.__dict__["_home"] = home
         self.__dict__.update(
             {k: v for k, v in vars(home).items() if not k.startswith("_")}
         )
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or self.__dict__.get("_home") is None:
+            raise AttributeError(name)
+        return getattr(self.__dict__["_home"], name)
 
 
 class _Window(types.ModuleType):
