@@ -39,15 +39,26 @@ from gradtx.transforms._nonnegative import (
 from gradtx.transforms._normalize import (
     normalize_by_update_norm as normalize_by_update_norm,
 )
+from gradtx.transforms._norms import (
+    safe_norm as safe_norm,
+    safe_root_mean_squares as safe_root_mean_squares,
+)
 from gradtx.transforms._optimistic import (
     ScaleByOptimisticGradientState as ScaleByOptimisticGradientState,
     scale_by_optimistic_gradient as scale_by_optimistic_gradient,
+)
+from gradtx.transforms._per_example import (
+    per_example_global_norm_clip as per_example_global_norm_clip,
+    per_example_layer_norm_clip as per_example_layer_norm_clip,
 )
 from gradtx.transforms._scale import (
     ScaleByScheduleState as ScaleByScheduleState,
     scale as scale,
     scale_by_learning_rate as scale_by_learning_rate,
     scale_by_schedule as scale_by_schedule,
+)
+from gradtx.transforms._scale_gradient import (
+    scale_gradient as scale_gradient,
 )
 from gradtx.transforms._sign import (
     scale_by_sign as scale_by_sign,

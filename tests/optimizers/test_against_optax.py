@@ -19,7 +19,9 @@ NAMES = sorted(
     name
     for room in (gradtx.optimizers, gradtx.transforms)
     for name, value in vars(room).items()
-    if inspect.isfunction(value) and hasattr(optax, name)
+    if not name.startswith("_")
+    and inspect.isfunction(value)
+    and hasattr(optax, name)
 )
 
 
