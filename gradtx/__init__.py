@@ -13,7 +13,8 @@ gradients into updates, and `apply_updates` adds them to the parameters:
     updates, state = tx.update(grads, state, params)
     params = gradtx.apply_updates(params, updates)
 
-The names below are shortcuts to the rooms in which they live.
+The names below are shortcuts to the rooms in which they live: all names of most rooms,
+and those of `core` and `tree` that can stand alone.
 """
 
 from gradtx import (
@@ -35,37 +36,7 @@ from gradtx import (
 from gradtx._version import __version__ as __version__
 
 # combinators: which leaves, and when
-from gradtx.combinators import (
-    ApplyIfFiniteState as ApplyIfFiniteState,
-    ConditionallyMaskState as ConditionallyMaskState,
-    ConditionallyTransformState as ConditionallyTransformState,
-    ConditionFn as ConditionFn,
-    InjectHyperparamsState as InjectHyperparamsState,
-    InjectStatefulHyperparamsState as InjectStatefulHyperparamsState,
-    MaskedState as MaskedState,
-    MultiSteps as MultiSteps,
-    MultiStepsState as MultiStepsState,
-    MultiTransformState as MultiTransformState,
-    PartitionState as PartitionState,
-    ShouldSkipUpdateFunction as ShouldSkipUpdateFunction,
-    StatefulSchedule as StatefulSchedule,
-    WrappedSchedule as WrappedSchedule,
-    WrappedScheduleState as WrappedScheduleState,
-    accumulate as accumulate,
-    apply_if_finite as apply_if_finite,
-    conditionally_mask as conditionally_mask,
-    conditionally_transform as conditionally_transform,
-    flatten as flatten,
-    freeze as freeze,
-    inject_hyperparams as inject_hyperparams,
-    inject_stateful_hyperparams as inject_stateful_hyperparams,
-    masked as masked,
-    multi_transform as multi_transform,
-    partition as partition,
-    selective_transform as selective_transform,
-    skip_large_updates as skip_large_updates,
-    skip_not_finite as skip_not_finite,
-)
+from gradtx.combinators import *
 
 # core: the value, composition, description, roles, selectors, errors
 from gradtx.core import (
@@ -133,213 +104,25 @@ from gradtx.core import (
 )
 
 # distributed: links that communicate
-from gradtx.distributed import pmean_gradients as pmean_gradients
+from gradtx.distributed import *
 
 # losses: losses of predictions, element by element or example by example; nothing is averaged
-from gradtx.losses import (
-    binary_dice_loss as binary_dice_loss,
-    convex_kl_divergence as convex_kl_divergence,
-    cosine_distance as cosine_distance,
-    cosine_similarity as cosine_similarity,
-    ctc_loss as ctc_loss,
-    ctc_loss_with_forward_probs as ctc_loss_with_forward_probs,
-    dice_loss as dice_loss,
-    generalized_kl_divergence as generalized_kl_divergence,
-    hinge_loss as hinge_loss,
-    huber_loss as huber_loss,
-    kl_divergence as kl_divergence,
-    kl_divergence_with_log_targets as kl_divergence_with_log_targets,
-    l2_loss as l2_loss,
-    log_cosh as log_cosh,
-    make_fenchel_young_loss as make_fenchel_young_loss,
-    multiclass_generalized_dice_loss as multiclass_generalized_dice_loss,
-    multiclass_hinge_loss as multiclass_hinge_loss,
-    multiclass_perceptron_loss as multiclass_perceptron_loss,
-    multiclass_sparsemax_loss as multiclass_sparsemax_loss,
-    ntxent as ntxent,
-    perceptron_loss as perceptron_loss,
-    poly_loss_cross_entropy as poly_loss_cross_entropy,
-    ranking_softmax_loss as ranking_softmax_loss,
-    safe_softmax_cross_entropy as safe_softmax_cross_entropy,
-    sigmoid_binary_cross_entropy as sigmoid_binary_cross_entropy,
-    sigmoid_focal_loss as sigmoid_focal_loss,
-    smooth_labels as smooth_labels,
-    softmax_cross_entropy as softmax_cross_entropy,
-    softmax_cross_entropy_with_integer_labels as softmax_cross_entropy_with_integer_labels,
-    sparsemax_loss as sparsemax_loss,
-    squared_error as squared_error,
-    triplet_margin_loss as triplet_margin_loss,
-)
+from gradtx.losses import *
 
 # microbatching: large batches in pieces
-from gradtx.microbatching import (
-    AccumulationType as AccumulationType,
-    Accumulator as Accumulator,
-    micro_grad as micro_grad,
-    micro_vmap as micro_vmap,
-    microbatch as microbatch,
-    reshape_batch_axis as reshape_batch_axis,
-)
+from gradtx.microbatching import *
 
 # optimizers: one algorithm a file
-from gradtx.optimizers import (
-    FactoredState as FactoredState,
-    ScaleByAdaDeltaState as ScaleByAdaDeltaState,
-    ScaleByAdamState as ScaleByAdamState,
-    ScaleByAdanState as ScaleByAdanState,
-    ScaleByAdemamixState as ScaleByAdemamixState,
-    ScaleByAmsgradState as ScaleByAmsgradState,
-    ScaleByBeliefState as ScaleByBeliefState,
-    ScaleByLionState as ScaleByLionState,
-    ScaleByNovogradState as ScaleByNovogradState,
-    ScaleByRmsState as ScaleByRmsState,
-    ScaleByRmsWithCountState as ScaleByRmsWithCountState,
-    ScaleByRpropState as ScaleByRpropState,
-    ScaleByRssState as ScaleByRssState,
-    ScaleByRStdDevState as ScaleByRStdDevState,
-    ScaleByRStdDevWithCountState as ScaleByRStdDevWithCountState,
-    ScaleBySimplifiedAdEMAMixState as ScaleBySimplifiedAdEMAMixState,
-    ScaleBySM3State as ScaleBySM3State,
-    acprop as acprop,
-    adabelief as adabelief,
-    adadelta as adadelta,
-    adafactor as adafactor,
-    adagrad as adagrad,
-    adam as adam,
-    adamax as adamax,
-    adamaxw as adamaxw,
-    adamw as adamw,
-    adan as adan,
-    ademamix as ademamix,
-    adopt as adopt,
-    amsgrad as amsgrad,
-    fromage as fromage,
-    lamb as lamb,
-    lars as lars,
-    lion as lion,
-    nadam as nadam,
-    nadamw as nadamw,
-    noisy_sgd as noisy_sgd,
-    novograd as novograd,
-    optimistic_adam as optimistic_adam,
-    optimistic_adam_v2 as optimistic_adam_v2,
-    optimistic_gradient_descent as optimistic_gradient_descent,
-    polyak_sgd as polyak_sgd,
-    radam as radam,
-    rmsprop as rmsprop,
-    rprop as rprop,
-    scale_by_acprop as scale_by_acprop,
-    scale_by_adadelta as scale_by_adadelta,
-    scale_by_adam as scale_by_adam,
-    scale_by_adamax as scale_by_adamax,
-    scale_by_adan as scale_by_adan,
-    scale_by_ademamix as scale_by_ademamix,
-    scale_by_adopt as scale_by_adopt,
-    scale_by_amsgrad as scale_by_amsgrad,
-    scale_by_belief as scale_by_belief,
-    scale_by_factored_rms as scale_by_factored_rms,
-    scale_by_lion as scale_by_lion,
-    scale_by_novograd as scale_by_novograd,
-    scale_by_polyak as scale_by_polyak,
-    scale_by_radam as scale_by_radam,
-    scale_by_rms as scale_by_rms,
-    scale_by_rprop as scale_by_rprop,
-    scale_by_rss as scale_by_rss,
-    scale_by_simplified_ademamix as scale_by_simplified_ademamix,
-    scale_by_sm3 as scale_by_sm3,
-    scale_by_stddev as scale_by_stddev,
-    scale_by_yogi as scale_by_yogi,
-    sgd as sgd,
-    sign_sgd as sign_sgd,
-    signum as signum,
-    simplified_ademamix as simplified_ademamix,
-    sm3 as sm3,
-    yogi as yogi,
-)
+from gradtx.optimizers import *
 
 # projections: the nearest point of a set: boxes, simplices, balls, planes
-from gradtx.projections import (
-    projection_box as projection_box,
-    projection_halfspace as projection_halfspace,
-    projection_hypercube as projection_hypercube,
-    projection_hyperplane as projection_hyperplane,
-    projection_l1_ball as projection_l1_ball,
-    projection_l1_sphere as projection_l1_sphere,
-    projection_l2_ball as projection_l2_ball,
-    projection_l2_sphere as projection_l2_sphere,
-    projection_linf_ball as projection_linf_ball,
-    projection_non_negative as projection_non_negative,
-    projection_simplex as projection_simplex,
-    projection_vector as projection_vector,
-)
+from gradtx.projections import *
 
 # schedules: step -> scalar
-from gradtx.schedules import (
-    constant_schedule as constant_schedule,
-    cosine_decay_schedule as cosine_decay_schedule,
-    cosine_onecycle_schedule as cosine_onecycle_schedule,
-    exponential_decay as exponential_decay,
-    inverse_sqrt_schedule as inverse_sqrt_schedule,
-    join_schedules as join_schedules,
-    linear_onecycle_schedule as linear_onecycle_schedule,
-    linear_schedule as linear_schedule,
-    piecewise_constant_schedule as piecewise_constant_schedule,
-    piecewise_interpolate_schedule as piecewise_interpolate_schedule,
-    polynomial_schedule as polynomial_schedule,
-    sgdr_schedule as sgdr_schedule,
-    warmup_constant_schedule as warmup_constant_schedule,
-    warmup_cosine_decay_schedule as warmup_cosine_decay_schedule,
-    warmup_exponential_decay_schedule as warmup_exponential_decay_schedule,
-    warmup_stable_decay_schedule as warmup_stable_decay_schedule,
-)
+from gradtx.schedules import *
 
 # transforms: reusable links
-from gradtx.transforms import (
-    AdaptiveGradClipState as AdaptiveGradClipState,
-    AddNoiseState as AddNoiseState,
-    ApplyEvery as ApplyEvery,
-    ClipByGlobalNormState as ClipByGlobalNormState,
-    ClipState as ClipState,
-    EmaState as EmaState,
-    MonitorState as MonitorState,
-    NonNegativeParamsState as NonNegativeParamsState,
-    ScaleByOptimisticGradientState as ScaleByOptimisticGradientState,
-    ScaleByScheduleState as ScaleByScheduleState,
-    ScaleByTrustRatioState as ScaleByTrustRatioState,
-    SnapshotState as SnapshotState,
-    TraceState as TraceState,
-    WeightDecaySchedule as WeightDecaySchedule,
-    ZeroNansState as ZeroNansState,
-    adaptive_grad_clip as adaptive_grad_clip,
-    add_decayed_weights as add_decayed_weights,
-    add_noise as add_noise,
-    apply_every as apply_every,
-    centralize as centralize,
-    clip as clip,
-    clip_by_block_rms as clip_by_block_rms,
-    clip_by_global_norm as clip_by_global_norm,
-    ema as ema,
-    keep_params_nonnegative as keep_params_nonnegative,
-    measure_with_ema as measure_with_ema,
-    monitor as monitor,
-    normalize_by_update_norm as normalize_by_update_norm,
-    per_example_global_norm_clip as per_example_global_norm_clip,
-    per_example_layer_norm_clip as per_example_layer_norm_clip,
-    safe_norm as safe_norm,
-    safe_root_mean_squares as safe_root_mean_squares,
-    scale as scale,
-    scale_by_learning_rate as scale_by_learning_rate,
-    scale_by_optimistic_gradient as scale_by_optimistic_gradient,
-    scale_by_param_block_norm as scale_by_param_block_norm,
-    scale_by_param_block_rms as scale_by_param_block_rms,
-    scale_by_schedule as scale_by_schedule,
-    scale_by_sign as scale_by_sign,
-    scale_by_trust_ratio as scale_by_trust_ratio,
-    scale_gradient as scale_gradient,
-    snapshot as snapshot,
-    trace as trace,
-    zero_nans as zero_nans,
-)
+from gradtx.transforms import *
 
 # tree: whole pytrees, and access to states
 from gradtx.tree import (

@@ -23,9 +23,8 @@ from tests import catalogue
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 EVERY = pytest.mark.parametrize("name", sorted(catalogue.TRANSFORMATIONS))
-#: those that need no mapped axis around them
 PLAIN = pytest.mark.parametrize(
-    "name", sorted(set(catalogue.TRANSFORMATIONS) - {"pmean_gradients"})
+    "name", sorted(set(catalogue.TRANSFORMATIONS) - catalogue.APART)
 )
 FLOATS = ["float16", "bfloat16", "float32"]
 
@@ -179,7 +178,7 @@ def _keeps_leaves(state) -> bool:
     [
         n
         for n, tx in catalogue.TRANSFORMATIONS.items()
-        if _keeps_leaves(tx.init(_params()))
+        if n not in catalogue.APART and _keeps_leaves(tx.init(_params()))
     ],
 )
 def test_wrong_gradients_are_named(name):

@@ -31,6 +31,8 @@ from gradtx.core._checks import (
     check_positive as check_positive,
     is_static as is_static,
     require_params as require_params,
+    require_real as require_real,
+    require_value as require_value,
 )
 from gradtx.core._collectives import (
     all_max as all_max,
@@ -120,6 +122,10 @@ from gradtx.core._selector import (
     slashed as slashed,
     spread_prefix as spread_prefix,
 )
+from gradtx.core._sums import (
+    scalar_like as scalar_like,
+    sum_leaves as sum_leaves,
+)
 from gradtx.core._transformation import (
     GradientTransformation as GradientTransformation,
     GradientTransformationExtraArgs as GradientTransformationExtraArgs,
@@ -131,6 +137,7 @@ from gradtx.core._tree import (
     EveryParam as EveryParam,
     check_shapes as check_shapes,
     check_structure as check_structure,
+    copies as copies,
     full_like as full_like,
     path_of as path_of,
     placed_beside as placed_beside,

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from gradtx.core._errors import ArgumentError, MissingArgumentError
+from gradtx.core._call import dtype_of
+from gradtx.core._errors import ArgumentError, DtypeError, MissingArgumentError
 
 
 def is_static(value: Any) -> bool:
@@ -71,3 +72,31 @@ def require_params(params: Any) -> Any:
             "Call tx.update(grads, state, params)."
         )
     return params
+
+
+def require_real(x: Any) -> Any:
+    """Return an array, or raise where it is complex.
+
+    Raises:
+      DtypeError: if `x` is complex.
+    """
+    if np.issubdtype(dtype_of(x), np.complexfloating):
+        raise DtypeError(
+            "the rule compares numbers, and complex ones have no order. Wrap the "
+            "optimizer in split_real_and_imaginary."
+        )
+    return x
+
+
+def require_value(value: Any) -> Any:
+    """Return `value`, that of the objective, or raise where it is `None`.
+
+    Raises:
+      MissingArgumentError: if `value` is `None`.
+    """
+    if value is None:
+        raise MissingArgumentError(
+            "update needs the value of the objective: "
+            "tx.update(grads, state, params, value=value)."
+        )
+    return value

@@ -9,16 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.core._call import dtype_of
-from gradtx.core._collectives import (
-    all_max,
-    all_sum,
-    axes_of,
-    check_axes,
-    retyped,
-    varies_over,
-    varying_axes,
-)
+from gradtx.core._collectives import all_max, all_sum, check_axes
 from gradtx.core._numerics import bits, real_dtype, widened, working
+from gradtx.core._sums import add_up, varying_sum
 from gradtx.core._types import AxisName
 
 # A sum of squares between `low` and infinity is exact to rounding as it is. Below
@@ -94,13 +87,9 @@ def scaled_norm(tree: Any, *, axis_name: AxisName | None = None) -> ScaledNorm:
     low, up, down = _SCALES[jnp.dtype(dtype).name]
 
     def total(scale: jax.Array | None) -> jax.Array:
-        by_axes: dict[tuple[str, ...], list[jax.Array]] = {}
-        for x in leaves:
-            # one scalar per leaf; leaves that vary over the same axes are added first
-            part = _sum_of_squares(x, scale).astype(dtype)
-            by_axes.setdefault(varying_axes(x, axis_name), []).append(part)
-        sums = [all_sum(jnp.sum(jnp.stack(p)), axes) for axes, p in by_axes.items()]
-        return jnp.sum(jnp.stack(sums))
+        return add_up(
+            [_sum_of_squares(x, scale).astype(dtype) for x in leaves], axis_name
+        )
 
     plain = total(None)
     scale = jnp.where(plain < low, up, jnp.where(jnp.isinf(plain), down, 1.0))
@@ -119,11 +108,7 @@ def zero_norm(params: Any, *, axis_name: AxisName | None = None) -> jax.Array:
       params: a pytree of parameters.
       axis_name: as in `global_norm`.
     """
-    zero = jnp.zeros((), jnp.float32)
-    if not jax.sharding.get_abstract_mesh().manual_axes:
-        return zero
-    axes = frozenset().union(*map(varies_over, jax.tree.leaves(params)))
-    return retyped(zero, axes - set(axes_of(axis_name)))
+    return varying_sum(jnp.zeros((), jnp.float32), params, axis_name)
 
 
 def leaf_norm(

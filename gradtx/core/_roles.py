@@ -19,7 +19,7 @@ class Role(enum.Enum):
     """What a field of a state holds."""
 
     COUNT = "count"  #: an int32 scalar that counts and saturates
-    SCALAR = "scalar"  #: a float32 scalar, whatever the parameters' dtype
+    SCALAR = "scalar"  #: a float32 scalar (float64 beside 64-bit parameters)
     PER_PARAM = "per_param"  #: the parameters' structure and shapes
     FACTORED = "factored"  #: something per parameter, of another shape
     KEY = "key"  #: a key of a random number generator, or its data

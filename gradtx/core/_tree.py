@@ -138,6 +138,11 @@ def _like(params: Any, fill_value: Any, choose: Callable[[Any], Any]) -> Any:
     return jax.tree.map(leaf, params)
 
 
+def copies(tree: Any) -> Any:
+    """Return the arrays of `tree` in buffers of their own, for a state to keep."""
+    return jax.tree.map(lambda x: jnp.array(x, copy=True), tree)
+
+
 def zero_count() -> jax.Array:
     """Return an int32 counter at 0."""
     return jnp.zeros((), jnp.int32)

@@ -59,6 +59,25 @@ from gradtx.optimizers._amsgrad import (
     amsgrad as amsgrad,
     scale_by_amsgrad as scale_by_amsgrad,
 )
+from gradtx.optimizers._cocob import (
+    COCOBState as COCOBState,
+    cocob as cocob,
+    scale_by_cocob as scale_by_cocob,
+)
+from gradtx.optimizers._dadapt import (
+    DAdaptAdamWState as DAdaptAdamWState,
+    dadapt_adamw as dadapt_adamw,
+)
+from gradtx.optimizers._dog import (
+    DoGState as DoGState,
+    DoWGState as DoWGState,
+    ScaleByDistanceOverGradientsState as ScaleByDistanceOverGradientsState,
+    dog as dog,
+    dowg as dowg,
+    scale_by_distance_over_gradients as scale_by_distance_over_gradients,
+    scale_by_dog as scale_by_dog,
+    scale_by_dowg as scale_by_dowg,
+)
 from gradtx.optimizers._layerwise import (
     fromage as fromage,
     lamb as lamb,
@@ -68,6 +87,17 @@ from gradtx.optimizers._lion import (
     ScaleByLionState as ScaleByLionState,
     lion as lion,
     scale_by_lion as scale_by_lion,
+)
+from gradtx.optimizers._madgrad import (
+    MadgradState as MadgradState,
+    madgrad as madgrad,
+    scale_by_madgrad as scale_by_madgrad,
+)
+from gradtx.optimizers._momo import (
+    MomoAdamState as MomoAdamState,
+    MomoState as MomoState,
+    momo as momo,
+    momo_adam as momo_adam,
 )
 from gradtx.optimizers._novograd import (
     ScaleByNovogradState as ScaleByNovogradState,
@@ -82,6 +112,10 @@ from gradtx.optimizers._optimistic import (
 from gradtx.optimizers._polyak import (
     polyak_sgd as polyak_sgd,
     scale_by_polyak as scale_by_polyak,
+)
+from gradtx.optimizers._prodigy import (
+    ProdigyState as ProdigyState,
+    prodigy as prodigy,
 )
 from gradtx.optimizers._radam import (
     radam as radam,
@@ -101,6 +135,10 @@ from gradtx.optimizers._rprop import (
     rprop as rprop,
     scale_by_rprop as scale_by_rprop,
 )
+from gradtx.optimizers._schedule_free import (
+    schedule_free_adamw as schedule_free_adamw,
+    schedule_free_sgd as schedule_free_sgd,
+)
 from gradtx.optimizers._sgd import (
     sgd as sgd,
 )
@@ -113,6 +151,13 @@ from gradtx.optimizers._sm3 import (
     ScaleBySM3State as ScaleBySM3State,
     scale_by_sm3 as scale_by_sm3,
     sm3 as sm3,
+)
+from gradtx.optimizers._sophia import (
+    HutchinsonState as HutchinsonState,
+    SophiaState as SophiaState,
+    hutchinson_estimator_diag_hessian as hutchinson_estimator_diag_hessian,
+    scale_by_sophia as scale_by_sophia,
+    sophia as sophia,
 )
 from gradtx.optimizers._yogi import (
     scale_by_yogi as scale_by_yogi,

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from gradtx.core import (
     ArgumentError,
     AxisName,
-    MissingArgumentError,
     Numeric,
     ScalarOrSchedule,
     chain,
     check_non_negative,
     init_empty_state,
     map_leaves,
+    require_value,
     scaled_norm,
     transformation,
 )
@@ -57,17 +57,14 @@ def scale_by_polyak(
         raise ArgumentError(f"variant must be 'sps' or 'sps+', got {variant!r}.")
 
     def update(updates, state, params=None, *, value=None, **extra):
-        if value is None:
-            raise MissingArgumentError(
-                "update needs the value of the objective: "
-                "tx.update(grads, state, params, value=value)."
-            )
         norm = scaled_norm(updates, axis_name=axis_name).value
         dtype = norm.dtype
         top = jnp.finfo(dtype).max ** 0.5 * (1 - 1e-3)
         square = jnp.square(jnp.where(jnp.isinf(norm), norm, jnp.minimum(norm, top)))
         length = square + jnp.asarray(eps).astype(dtype)
-        gap = jnp.asarray(value).astype(dtype) - jnp.asarray(f_min).astype(dtype)
+        gap = jnp.asarray(require_value(value)).astype(dtype) - jnp.asarray(
+            f_min
+        ).astype(dtype)
         gap = jnp.maximum(gap, 0) if variant == "sps+" else gap
         still = length <= float(jnp.finfo(jnp.float64).eps)
         step = jnp.minimum(

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 
 from gradtx.core import (
     ArgumentError,
-    DtypeError,
     Numeric,
     PerParam,
     chain,
     check_positive,
     full_like,
     map_leaves,
+    require_real,
     transformation,
     zeros_like,
 )
@@ -81,11 +81,7 @@ def scale_by_rprop(
 
     def update(updates, state, params=None, **extra):
         def leaf(g, step, before, *, minus, plus, least, most):
-            if jnp.iscomplexobj(g):
-                raise DtypeError(
-                    "a complex gradient has no sign. Wrap the optimizer in "
-                    "split_real_and_imaginary."
-                )
+            require_real(g)
             same = jnp.sign(g) * jnp.sign(before)
             moved = jnp.clip(step * jnp.where(same > 0, plus, minus), least, most)
             step = jnp.where(same == 0, step, moved)

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core import (
-    DtypeError,
     Factored,
     Numeric,
     PerParam,
@@ -21,6 +20,7 @@ from gradtx.core import (
     dtype_of,
     map_leaves,
     real_dtype,
+    require_real,
     shape_of,
     transformation,
     widened,
@@ -90,11 +90,7 @@ def scale_by_sm3(b1: Numeric = 0.9, b2: Numeric = 1.0, eps: Numeric = 1e-8):
 
 
 def _bounds(p: Any) -> list[jax.Array]:
-    if jnp.issubdtype(dtype_of(p), jnp.complexfloating):
-        raise DtypeError(
-            "SM3 is defined for real parameters. Wrap the optimizer in "
-            "split_real_and_imaginary."
-        )
+    require_real(p)
     dtype = widened(real_dtype(dtype_of(p)))
     return [jnp.zeros(n, dtype) for n in shape_of(p)] or [jnp.zeros((), dtype)]
 

@@ -1,6 +1,8 @@
 """Reusable links, one idea a file."""
 
-from gradtx.core import shown_here as _shown_here
+from gradtx.core import (
+    shown_here as _shown_here,
+)
 from gradtx.transforms._apply_every import (
     ApplyEvery as ApplyEvery,
     apply_every as apply_every,
@@ -18,6 +20,7 @@ from gradtx.transforms._clip import (
     clip_by_global_norm as clip_by_global_norm,
 )
 from gradtx.transforms._decay import (
+    AddDecayedWeightsState as AddDecayedWeightsState,
     WeightDecaySchedule as WeightDecaySchedule,
     add_decayed_weights as add_decayed_weights,
 )
@@ -37,6 +40,8 @@ from gradtx.transforms._nonnegative import (
     keep_params_nonnegative as keep_params_nonnegative,
 )
 from gradtx.transforms._normalize import (
+    NormalizeState as NormalizeState,
+    normalize as normalize,
     normalize_by_update_norm as normalize_by_update_norm,
 )
 from gradtx.transforms._norms import (
@@ -51,8 +56,13 @@ from gradtx.transforms._per_example import (
     per_example_global_norm_clip as per_example_global_norm_clip,
     per_example_layer_norm_clip as per_example_layer_norm_clip,
 )
+from gradtx.transforms._plateau import (
+    ReduceLROnPlateauState as ReduceLROnPlateauState,
+    reduce_on_plateau as reduce_on_plateau,
+)
 from gradtx.transforms._scale import (
     ScaleByScheduleState as ScaleByScheduleState,
+    ScaleState as ScaleState,
     scale as scale,
     scale_by_learning_rate as scale_by_learning_rate,
     scale_by_schedule as scale_by_schedule,

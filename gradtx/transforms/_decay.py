@@ -27,6 +27,10 @@ class WeightDecaySchedule(NamedTuple):
     count: Count
 
 
+#: optax's name for the state of `add_decayed_weights` without a schedule.
+AddDecayedWeightsState = EmptyState
+
+
 @transformation
 def add_decayed_weights(
     weight_decay: ScalarOrSchedule = 0.0, mask: MaskOrFn | None = None

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from gradtx.core import (
     AxisName,
+    EmptyState,
     Numeric,
     check_non_negative,
     init_empty_state,
@@ -59,3 +60,23 @@ def normalize_by_update_norm(
         return normal, state
 
     return init_empty_state, update
+
+
+#: optax's name for the state of `normalize`.
+NormalizeState = EmptyState
+
+
+@transformation
+def normalize(*, axis_name: AxisName | None = None):
+    """Divide the updates by their norm, and leave zeros as they are.
+
+    `u ← g/‖g‖`, `‖g‖` over all elements of all leaves
+
+    Args:
+      axis_name: mapped axes over which the updates are sharded; see `global_norm`.
+
+    Source: Foret et al. 2020, arXiv:2010.01412, equation 2 (for p = 2).
+
+    Differs from optax: zero updates stay zero; there they become NaN.
+    """
+    return normalize_by_update_norm(eps=0.0, axis_name=axis_name)

@@ -32,11 +32,11 @@ def safe_norm(
     Source: the double `where` of the JAX FAQ.
     """
     x = jnp.asarray(x)
-    norm = jnp.linalg.norm(x, ord=ord, axis=axis, keepdims=True)  # type: ignore[arg-type]
+    norm = jnp.linalg.norm(x, ord=ord, axis=axis, keepdims=True)
     floor = jnp.asarray(min_norm).astype(norm.dtype)
     low = norm <= floor
     filled = jnp.where(low, jnp.ones_like(x), x)
-    safe = jnp.linalg.norm(filled, ord=ord, axis=axis, keepdims=True)  # type: ignore[arg-type]
+    safe = jnp.linalg.norm(filled, ord=ord, axis=axis, keepdims=True)
     found = jnp.where(low, floor, safe)
     return found if keepdims else jnp.squeeze(found, axis=axis)
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from gradtx.core import (
     ArgumentError,
     Count,
+    EmptyState,
     Numeric,
     Scalar,
     ScalarOrSchedule,
@@ -36,6 +37,10 @@ class ScaleByScheduleState(NamedTuple):
 
     count: Count
     step_size: Scalar = None  # type: ignore[assignment]
+
+
+#: optax's name for the state of `scale`.
+ScaleState = EmptyState
 
 
 @transformation

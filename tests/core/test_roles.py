@@ -15,7 +15,12 @@ STATES = sorted(
         for value in vars(gradtx).values()
         if inspect.isclass(value) and hasattr(value, "_fields")
     }
-    - {gradtx.MaskedNode, gradtx.any_shape},
+    - {
+        gradtx.LookaheadParams,
+        gradtx.MaskedNode,
+        gradtx.SplitRealAndImaginaryArrays,
+        gradtx.any_shape,
+    },
     key=lambda cls: cls.__name__,
 )
 

@@ -19,9 +19,7 @@ NAMES = sorted(
     name
     for room in (gradtx.optimizers, gradtx.transforms)
     for name, value in vars(room).items()
-    if not name.startswith("_")
-    and inspect.isfunction(value)
-    and hasattr(optax, name)
+    if not name.startswith("_") and inspect.isfunction(value) and hasattr(optax, name)
 )
 
 

@@ -50,6 +50,13 @@ EVERY = [
     gradtx.signum(0.125),
     gradtx.simplified_ademamix(0.125),
     gradtx.yogi(0.125),
+    gradtx.dadapt_adamw(),
+    gradtx.dog(),
+    gradtx.dowg(),
+    gradtx.madgrad(0.125),
+    gradtx.prodigy(),
+    gradtx.schedule_free_adamw(0.125),
+    gradtx.schedule_free_sgd(0.125),
 ]
 #: Those that some of these properties do not fit; `test_more_rules` has them.
 APART = {
@@ -57,6 +64,11 @@ APART = {
     "polyak_sgd",  # needs a value
     "rprop",  # not for complex parameters
     "sm3",  # not for complex parameters
+    "cocob",  # not for complex parameters
+    "momo",  # needs a value
+    "momo_adam",  # needs a value
+    "sophia",  # needs the objective
+    "hutchinson_estimator_diag_hessian",  # a link
 }
 every = pytest.mark.parametrize("tx", EVERY, ids=str)
 
@@ -96,11 +108,15 @@ def test_states_of_complex128_parameters_never_change_their_type():
     check_fixed_point(gradtx.adam(0.125), "complex128", "complex128")
 
 
+def _links(state):
+    return state if gradtx.core.is_chain_state(state) else [state]
+
+
 @every
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "complex64"])
 def test_second_moments_are_real_and_have_32_bits(tx, dtype):
     state = jax.eval_shape(tx.init, {"w": jax.ShapeDtypeStruct((2, 3), dtype)})
-    for link in state:
+    for link in _links(state):
         for field in {"nu", "nu_max", "sum_of_squares"} & set(link._fields):
             assert getattr(link, field)["w"].dtype == jnp.float32
 
@@ -110,12 +126,15 @@ def test_second_moments_are_real_and_have_32_bits(tx, dtype):
 )
 def test_first_moments_have_the_dtype_of_the_parameters(tx):
     state = jax.eval_shape(tx.init, {"w": jax.ShapeDtypeStruct((2, 3), jnp.float16)})
-    for link in state:
+    for link in _links(state):
         for field in {"mu", "trace"} & set(link._fields):
             assert getattr(link, field)["w"].dtype == jnp.float16
 
 
-@every
+# schedule-free ones count from 1, as in optax
+@pytest.mark.parametrize(
+    "tx", [tx for tx in EVERY if "schedule_free" not in tx.name], ids=str
+)
 def test_counts_are_of_the_updates_made(tx):
     params = {"w": jnp.ones(2)}
     state = tx.init(params)
@@ -182,7 +201,8 @@ def test_none_leaves_pass_and_change_nothing(tx):
 @pytest.mark.parametrize("tx", [tx for tx in EVERY if tx.name != "adopt"], ids=str)
 def test_updates_point_against_the_first_gradient(tx):
     grads = {"w": jnp.array([2.0, -0.5])}
-    updates, _ = tx.update(grads, tx.init(grads), gradtx.tree.zeros_like(grads))
+    params = gradtx.tree.zeros_like(grads)
+    updates, _ = tx.update(grads, tx.init(params), params)
     assert jnp.sign(updates["w"]).tolist() == [-1.0, 1.0]
 
 
