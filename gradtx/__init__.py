@@ -24,6 +24,7 @@ from gradtx import (
     experimental as experimental,
     interop as interop,
     losses as losses,
+    matrix as matrix,
     microbatching as microbatching,
     optimizers as optimizers,
     projections as projections,
@@ -171,6 +172,12 @@ from gradtx.losses import (
     triplet_margin_loss as triplet_margin_loss,
 )
 
+# matrix: functions of matrices
+from gradtx.matrix import (
+    MuonDimensionNumbers as MuonDimensionNumbers,
+    orthogonalize_via_newton_schulz as orthogonalize_via_newton_schulz,
+)
+
 # microbatching: large batches in pieces
 from gradtx.microbatching import (
     AccumulationType as AccumulationType,
@@ -184,6 +191,9 @@ from gradtx.microbatching import (
 # optimizers: one algorithm a file
 from gradtx.optimizers import (
     FactoredState as FactoredState,
+    GaLoreDimensionNumbers as GaLoreDimensionNumbers,
+    GaLoreState as GaLoreState,
+    MuonState as MuonState,
     ScaleByAdaDeltaState as ScaleByAdaDeltaState,
     ScaleByAdamState as ScaleByAdamState,
     ScaleByAdanState as ScaleByAdanState,
@@ -213,10 +223,13 @@ from gradtx.optimizers import (
     ademamix as ademamix,
     adopt as adopt,
     amsgrad as amsgrad,
+    dpsgd as dpsgd,
     fromage as fromage,
+    galore as galore,
     lamb as lamb,
     lars as lars,
     lion as lion,
+    muon as muon,
     nadam as nadam,
     nadamw as nadamw,
     noisy_sgd as noisy_sgd,
@@ -238,13 +251,16 @@ from gradtx.optimizers import (
     scale_by_amsgrad as scale_by_amsgrad,
     scale_by_belief as scale_by_belief,
     scale_by_factored_rms as scale_by_factored_rms,
+    scale_by_galore as scale_by_galore,
     scale_by_lion as scale_by_lion,
+    scale_by_muon as scale_by_muon,
     scale_by_novograd as scale_by_novograd,
     scale_by_polyak as scale_by_polyak,
     scale_by_radam as scale_by_radam,
     scale_by_rms as scale_by_rms,
     scale_by_rprop as scale_by_rprop,
     scale_by_rss as scale_by_rss,
+    scale_by_shape as scale_by_shape,
     scale_by_simplified_ademamix as scale_by_simplified_ademamix,
     scale_by_sm3 as scale_by_sm3,
     scale_by_stddev as scale_by_stddev,
@@ -300,6 +316,7 @@ from gradtx.transforms import (
     ApplyEvery as ApplyEvery,
     ClipByGlobalNormState as ClipByGlobalNormState,
     ClipState as ClipState,
+    DifferentiallyPrivateAggregateState as DifferentiallyPrivateAggregateState,
     EmaState as EmaState,
     MonitorState as MonitorState,
     NonNegativeParamsState as NonNegativeParamsState,
@@ -318,6 +335,7 @@ from gradtx.transforms import (
     clip as clip,
     clip_by_block_rms as clip_by_block_rms,
     clip_by_global_norm as clip_by_global_norm,
+    differentially_private_aggregate as differentially_private_aggregate,
     ema as ema,
     keep_params_nonnegative as keep_params_nonnegative,
     measure_with_ema as measure_with_ema,
@@ -338,6 +356,8 @@ from gradtx.transforms import (
     scale_gradient as scale_gradient,
     snapshot as snapshot,
     trace as trace,
+    unitwise_clip as unitwise_clip,
+    unitwise_norm as unitwise_norm,
     zero_nans as zero_nans,
 )
 

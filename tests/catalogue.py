@@ -39,10 +39,15 @@ TRANSFORMATIONS = {
     "conditionally_transform": gradtx.conditionally_transform(
         gradtx.adam(1e-3), gradtx.piecewise_constant_schedule(1.0, {1: 0.0})
     ),
+    "differentially_private_aggregate": gradtx.differentially_private_aggregate(
+        1.0, 1.0, key=0
+    ),
+    "dpsgd": gradtx.dpsgd(1e-3, 1.0, 1.0, seed=0),
     "ema": gradtx.ema(0.9),
     "flatten": gradtx.flatten(gradtx.adam(1e-3)),
     "freeze": gradtx.freeze(gradtx.path_matches("bias")),
     "fromage": gradtx.fromage(1e-3),
+    "galore": gradtx.galore(1e-3),
     "identity": gradtx.identity(),
     "keep_params_nonnegative": gradtx.keep_params_nonnegative(),
     "lamb": gradtx.lamb(1e-3),
@@ -50,6 +55,7 @@ TRANSFORMATIONS = {
     "lion": gradtx.lion(1e-3),
     "masked": gradtx.masked(gradtx.adam(1e-3), gradtx.ndim_at_least(2)),
     "monitor": gradtx.monitor({"momentum": gradtx.trace(0.9)}),
+    "muon": gradtx.muon(1e-3),
     "nadam": gradtx.nadam(1e-3),
     "nadamw": gradtx.nadamw(1e-3),
     "named_chain": gradtx.named_chain(("first", gradtx.scale_by_rms())),
@@ -78,8 +84,10 @@ TRANSFORMATIONS = {
     "scale_by_amsgrad": gradtx.scale_by_amsgrad(),
     "scale_by_belief": gradtx.scale_by_belief(),
     "scale_by_factored_rms": gradtx.scale_by_factored_rms(),
+    "scale_by_galore": gradtx.scale_by_galore(),
     "scale_by_learning_rate": gradtx.scale_by_learning_rate(1e-3),
     "scale_by_lion": gradtx.scale_by_lion(),
+    "scale_by_muon": gradtx.scale_by_muon(),
     "scale_by_novograd": gradtx.scale_by_novograd(),
     "scale_by_optimistic_gradient": gradtx.scale_by_optimistic_gradient(),
     "scale_by_param_block_norm": gradtx.scale_by_param_block_norm(),
@@ -90,6 +98,7 @@ TRANSFORMATIONS = {
     "scale_by_rprop": gradtx.scale_by_rprop(1e-3),
     "scale_by_rss": gradtx.scale_by_rss(),
     "scale_by_schedule": gradtx.scale_by_schedule(gradtx.constant_schedule(0.1)),
+    "scale_by_shape": gradtx.scale_by_shape(),
     "scale_by_sign": gradtx.scale_by_sign(),
     "scale_by_simplified_ademamix": gradtx.scale_by_simplified_ademamix(),
     "scale_by_sm3": gradtx.scale_by_sm3(),

@@ -23,9 +23,14 @@ from tests import catalogue
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 EVERY = pytest.mark.parametrize("name", sorted(catalogue.TRANSFORMATIONS))
-#: those that need no mapped axis around them
+#: those that need no mapped axis around them, and whose updates, unlike gradients per
+#: example, have the parameters' shapes
 PLAIN = pytest.mark.parametrize(
-    "name", sorted(set(catalogue.TRANSFORMATIONS) - {"pmean_gradients"})
+    "name",
+    sorted(
+        set(catalogue.TRANSFORMATIONS)
+        - {"pmean_gradients", "differentially_private_aggregate", "dpsgd"}
+    ),
 )
 FLOATS = ["float16", "bfloat16", "float32"]
 

@@ -59,6 +59,15 @@ from gradtx.optimizers._amsgrad import (
     amsgrad as amsgrad,
     scale_by_amsgrad as scale_by_amsgrad,
 )
+from gradtx.optimizers._dpsgd import (
+    dpsgd as dpsgd,
+)
+from gradtx.optimizers._galore import (
+    GaLoreDimensionNumbers as GaLoreDimensionNumbers,
+    GaLoreState as GaLoreState,
+    galore as galore,
+    scale_by_galore as scale_by_galore,
+)
 from gradtx.optimizers._layerwise import (
     fromage as fromage,
     lamb as lamb,
@@ -68,6 +77,12 @@ from gradtx.optimizers._lion import (
     ScaleByLionState as ScaleByLionState,
     lion as lion,
     scale_by_lion as scale_by_lion,
+)
+from gradtx.optimizers._muon import (
+    MuonState as MuonState,
+    muon as muon,
+    scale_by_muon as scale_by_muon,
+    scale_by_shape as scale_by_shape,
 )
 from gradtx.optimizers._novograd import (
     ScaleByNovogradState as ScaleByNovogradState,

@@ -16,6 +16,8 @@ from gradtx.transforms._clip import (
     clip as clip,
     clip_by_block_rms as clip_by_block_rms,
     clip_by_global_norm as clip_by_global_norm,
+    unitwise_clip as unitwise_clip,
+    unitwise_norm as unitwise_norm,
 )
 from gradtx.transforms._decay import (
     WeightDecaySchedule as WeightDecaySchedule,
@@ -50,6 +52,10 @@ from gradtx.transforms._optimistic import (
 from gradtx.transforms._per_example import (
     per_example_global_norm_clip as per_example_global_norm_clip,
     per_example_layer_norm_clip as per_example_layer_norm_clip,
+)
+from gradtx.transforms._privacy import (
+    DifferentiallyPrivateAggregateState as DifferentiallyPrivateAggregateState,
+    differentially_private_aggregate as differentially_private_aggregate,
 )
 from gradtx.transforms._scale import (
     ScaleByScheduleState as ScaleByScheduleState,
