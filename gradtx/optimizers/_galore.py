@@ -125,7 +125,10 @@ def scale_by_galore(
                 continue
             m, n, r = sizes(p, dims)
             bases.append(jnp.zeros((min(m, n), r), wide))
-            inside.append(jnp.zeros((m, r) if m >= n else (r, n), dtype_of(p)))
+            shape = (m, r) if m >= n else (r, n)
+            whole = shape == shape_of(p)  # then the parameter's sharding fits
+            zeros = zeros_like(p) if whole else jnp.zeros(shape, dtype_of(p))
+            inside.append(zeros)
         state = base.init(structure.unflatten(inside))
         return GaLoreState(zero_count(), state, structure.unflatten(bases))
 

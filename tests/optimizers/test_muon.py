@@ -31,7 +31,8 @@ def _walk(tx, apply_updates, start, noise):
         return (params, state), params
 
     run = jax.jit(lambda p, n: jax.lax.scan(step, (p, tx.init(p)), n)[1])
-    return run(jax.tree.map(jnp.asarray, start), jax.tree.map(jnp.asarray, noise))
+    path = run(*(jax.tree.map(jnp.asarray, tree) for tree in (start, noise)))
+    return jax.tree.map(np.asarray, path)
 
 
 def _orthogonal(u):
