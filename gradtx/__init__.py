@@ -25,6 +25,7 @@ from gradtx import (
     experimental as experimental,
     interop as interop,
     losses as losses,
+    matrix as matrix,
     microbatching as microbatching,
     optimizers as optimizers,
     projections as projections,
@@ -108,6 +109,9 @@ from gradtx.distributed import *
 
 # losses: losses of predictions, element by element or example by example; nothing is averaged
 from gradtx.losses import *
+
+# matrix: matrices and what is computed of them
+from gradtx.matrix import *
 
 # microbatching: large batches in pieces
 from gradtx.microbatching import *

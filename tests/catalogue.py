@@ -48,11 +48,16 @@ TRANSFORMATIONS = {
     "dadapt_adamw": gradtx.dadapt_adamw(),
     "dog": gradtx.dog(),
     "dowg": gradtx.dowg(),
+    "differentially_private_aggregate": gradtx.differentially_private_aggregate(
+        1.0, 1.0, key=0
+    ),
+    "dpsgd": gradtx.dpsgd(1e-3, 1.0, 1.0, seed=0),
     "ema": gradtx.ema(0.9),
     "flatten": gradtx.flatten(gradtx.adam(1e-3)),
     "freeze": gradtx.freeze(gradtx.path_matches("bias")),
     "fromage": gradtx.fromage(1e-3),
     "hutchinson_estimator_diag_hessian": gradtx.hutchinson_estimator_diag_hessian(),
+    "galore": gradtx.galore(1e-3),
     "identity": gradtx.identity(),
     "keep_params_nonnegative": gradtx.keep_params_nonnegative(),
     "lamb": gradtx.lamb(1e-3),
@@ -65,6 +70,7 @@ TRANSFORMATIONS = {
     "momo": gradtx.momo(),
     "momo_adam": gradtx.momo_adam(),
     "monitor": gradtx.monitor({"momentum": gradtx.trace(0.9)}),
+    "muon": gradtx.muon(1e-3),
     "nadam": gradtx.nadam(1e-3),
     "nadamw": gradtx.nadamw(1e-3),
     "named_chain": gradtx.named_chain(("first", gradtx.scale_by_rms())),
@@ -103,9 +109,11 @@ TRANSFORMATIONS = {
     "scale_by_dog": gradtx.scale_by_dog(),
     "scale_by_dowg": gradtx.scale_by_dowg(),
     "scale_by_factored_rms": gradtx.scale_by_factored_rms(),
+    "scale_by_galore": gradtx.scale_by_galore(),
     "scale_by_learning_rate": gradtx.scale_by_learning_rate(1e-3),
     "scale_by_lion": gradtx.scale_by_lion(),
     "scale_by_madgrad": gradtx.scale_by_madgrad(1e-2),
+    "scale_by_muon": gradtx.scale_by_muon(),
     "scale_by_novograd": gradtx.scale_by_novograd(),
     "scale_by_optimistic_gradient": gradtx.scale_by_optimistic_gradient(),
     "scale_by_param_block_norm": gradtx.scale_by_param_block_norm(),
@@ -116,6 +124,7 @@ TRANSFORMATIONS = {
     "scale_by_rprop": gradtx.scale_by_rprop(1e-3),
     "scale_by_rss": gradtx.scale_by_rss(),
     "scale_by_schedule": gradtx.scale_by_schedule(gradtx.constant_schedule(0.1)),
+    "scale_by_shape": gradtx.scale_by_shape(),
     "scale_by_sign": gradtx.scale_by_sign(),
     "scale_by_simplified_ademamix": gradtx.scale_by_simplified_ademamix(),
     "scale_by_sm3": gradtx.scale_by_sm3(),
@@ -163,9 +172,15 @@ EXTRA: dict[str, dict[str, Any]] = {
     "sophia": _OBJECTIVE,
 }
 
-#: Those that want something else than plain updates of plain parameters around them:
-#: a mapped axis, or a pair of parameters. They have these tests of their own.
-APART = {"lookahead", "pmean_gradients"}
+#: Those that want something else than plain updates of plain parameters around them: a
+#: mapped axis, a pair of parameters, a gradient per example. They have these tests of
+#: their own.
+APART = {
+    "differentially_private_aggregate",
+    "dpsgd",
+    "lookahead",
+    "pmean_gradients",
+}
 
 #: Factories of functions: what they make cannot be written down.
 OPAQUE = {"measure_with_ema", "snapshot", "stateless", "stateless_with_tree_map"}

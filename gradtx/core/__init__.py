@@ -64,6 +64,12 @@ from gradtx.core._errors import (
     ShapeError as ShapeError,
     TreeMismatchError as TreeMismatchError,
 )
+from gradtx.core._keys import (
+    as_key as as_key,
+    key_data as key_data,
+    keys_like as keys_like,
+    next_keys as next_keys,
+)
 from gradtx.core._map import (
     any_shape as any_shape,
     map_leaves as map_leaves,

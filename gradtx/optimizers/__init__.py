@@ -78,6 +78,15 @@ from gradtx.optimizers._dog import (
     scale_by_dog as scale_by_dog,
     scale_by_dowg as scale_by_dowg,
 )
+from gradtx.optimizers._dpsgd import (
+    dpsgd as dpsgd,
+)
+from gradtx.optimizers._galore import (
+    GaLoreDimensionNumbers as GaLoreDimensionNumbers,
+    GaLoreState as GaLoreState,
+    galore as galore,
+    scale_by_galore as scale_by_galore,
+)
 from gradtx.optimizers._layerwise import (
     fromage as fromage,
     lamb as lamb,
@@ -98,6 +107,12 @@ from gradtx.optimizers._momo import (
     MomoState as MomoState,
     momo as momo,
     momo_adam as momo_adam,
+)
+from gradtx.optimizers._muon import (
+    MuonState as MuonState,
+    muon as muon,
+    scale_by_muon as scale_by_muon,
+    scale_by_shape as scale_by_shape,
 )
 from gradtx.optimizers._novograd import (
     ScaleByNovogradState as ScaleByNovogradState,

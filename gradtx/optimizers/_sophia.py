@@ -29,7 +29,9 @@ from gradtx.core import (
     check_positive,
     check_structure,
     dtype_of,
+    key_data,
     map_leaves,
+    next_keys,
     require_params,
     require_real,
     safe_increment,
@@ -84,15 +86,8 @@ def hutchinson_estimator_diag_hessian(random_seed: jax.Array | int | None = None
     """
     seed = 0 if random_seed is None else random_seed
 
-    def typed():
-        if isinstance(seed, int):
-            return jax.random.key(seed)
-        if jnp.issubdtype(seed.dtype, jax.dtypes.prng_key):
-            return seed
-        return jax.random.wrap_key_data(seed)
-
     def init(params):
-        return HutchinsonState(jnp.array(jax.random.key_data(typed()), copy=True))
+        return HutchinsonState(key_data(seed))
 
     def update(updates, state, params=None, *, obj_fn=None, **extra):
         require_params(params)
@@ -102,8 +97,7 @@ def hutchinson_estimator_diag_hessian(random_seed: jax.Array | int | None = None
                 "update needs the objective as a function of the parameters: "
                 "tx.update(grads, state, params, obj_fn=obj_fn)."
             )
-        key = jax.random.wrap_key_data(state.key, impl=jax.random.key_impl(typed()))
-        following, now = jax.random.split(key)
+        following, now = next_keys(state.key, seed)
         leaves, structure = jax.tree.flatten(params)
         moving = [i for i, x in enumerate(leaves) if bits(x)]
 
@@ -122,7 +116,6 @@ def hutchinson_estimator_diag_hessian(random_seed: jax.Array | int | None = None
         made = jax.tree.leaves(updates)
         for i, z, h in zip(moving, signs, curved, strict=True):
             made[i] = cast(working(z) * working(h), dtype_of(made[i]))
-        following = jnp.array(jax.random.key_data(following), copy=True)
         return structure.unflatten(made), HutchinsonState(following)
 
     return init, update

@@ -18,6 +18,8 @@ from gradtx.transforms._clip import (
     clip as clip,
     clip_by_block_rms as clip_by_block_rms,
     clip_by_global_norm as clip_by_global_norm,
+    unitwise_clip as unitwise_clip,
+    unitwise_norm as unitwise_norm,
 )
 from gradtx.transforms._decay import (
     AddDecayedWeightsState as AddDecayedWeightsState,
@@ -59,6 +61,10 @@ from gradtx.transforms._per_example import (
 from gradtx.transforms._plateau import (
     ReduceLROnPlateauState as ReduceLROnPlateauState,
     reduce_on_plateau as reduce_on_plateau,
+)
+from gradtx.transforms._privacy import (
+    DifferentiallyPrivateAggregateState as DifferentiallyPrivateAggregateState,
+    differentially_private_aggregate as differentially_private_aggregate,
 )
 from gradtx.transforms._scale import (
     ScaleByScheduleState as ScaleByScheduleState,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from gradtx.core import (
@@ -13,14 +14,18 @@ from gradtx.core import (
     EmptyState,
     Numeric,
     Scalar,
+    ShapeError,
+    cast,
     check_positive,
     init_empty_state,
     leaf_norm,
     map_leaves,
+    real_dtype,
     require_params,
     scaled_norm,
     shards,
     transformation,
+    working,
     zero_norm,
 )
 
@@ -194,6 +199,76 @@ def adaptive_grad_clip(
         return bounded, state
 
     return init_empty_state, update
+
+
+def unitwise_norm(x: Any, axis: int | tuple[int, ...] | None = None) -> jax.Array:
+    """Return the norm of each unit, repeated to the shape of `x`.
+
+    `‖x_i‖` for each unit i, such as the weights of one neuron
+
+    Args:
+      x: an array.
+      axis: the axes that one unit spans; by default as in `adaptive_grad_clip`.
+
+    Returns:
+      An array of the shape of `x`, real, float32 or wider.
+
+    Raises:
+      ArgumentError: if `x` has more than 5 axes and no `axis` is given.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> gradtx.unitwise_norm(jnp.array([[3.0, 0.0], [4.0, 1.0]])).tolist()
+      [[5.0, 1.0], [5.0, 1.0]]
+
+    Source: Brock et al. 2021, arXiv:2102.06171, section 4.1.
+    """
+    x = working(_inexact(x))
+    units = _unit_axes(x) if axis is None else axis
+    return jnp.broadcast_to(leaf_norm(x, units).value, x.shape)
+
+
+def unitwise_clip(
+    g_norm: Any, max_norm: Any, grad: Any, div_eps: Numeric = 1e-6
+) -> jax.Array:
+    """Shrink each unit to the norm that it may have.
+
+    `grad·min(1, max_norm/g_norm)`, element by element
+
+    Args:
+      g_norm: the norm of each element's unit, as `unitwise_norm` gives it.
+      max_norm: the largest norm of each element's unit.
+      grad: what to shrink.
+      div_eps: the least norm that is divided by.
+
+    Returns:
+      An array of the shape and dtype of `grad`.
+
+    Raises:
+      ShapeError: if the three differ in shape.
+
+    Source: Brock et al. 2021, arXiv:2102.06171, section 4.1, equation 3.
+    """
+    grad = _inexact(grad)
+    g_norm, max_norm = (working(_inexact(x)) for x in (g_norm, max_norm))
+    if not g_norm.shape == max_norm.shape == grad.shape:
+        raise ShapeError(
+            f"expected three arrays of one shape, got {g_norm.shape}, "
+            f"{max_norm.shape} and {grad.shape}.",
+            "unitwise_clip",
+        )
+    g = working(grad)
+    real = real_dtype(g.dtype)
+    g_norm, limit = g_norm.astype(real), max_norm.astype(real)
+    root = jnp.maximum(g_norm, jnp.asarray(div_eps).astype(real))
+    with jax.numpy_dtype_promotion("standard"):  # a real norm with a complex number
+        shrunk = _bounded(g, root, jnp.ones_like(root), limit)
+    return cast(jnp.where(g_norm < limit, g, shrunk), grad.dtype)
+
+
+def _inexact(x: Any) -> jax.Array:
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.float32)
 
 
 def _bounded(g, root, scale, limit):

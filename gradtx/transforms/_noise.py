@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +14,10 @@ from gradtx.core import (
     Numeric,
     any_shape,
     check_non_negative,
+    key_data,
+    keys_like,
     map_leaves,
-    path_of,
+    next_keys,
     safe_increment,
     scalar_dtype,
     transformation,
@@ -75,46 +76,21 @@ def add_noise(
     if (key is None) == (seed is None):
         raise ArgumentError("give exactly one of key= and seed=, such as key=0.")
 
-    start = seed if key is None else key
+    start: Any = seed if key is None else key
 
     def init(params):
-        return AddNoiseState(zero_count(), _data(_typed(start)))
+        return AddNoiseState(zero_count(), key_data(start))
 
     def update(updates, state, params=None, **extra):
         count = safe_increment(state.count)
-        impl = jax.random.key_impl(_typed(start))
-        last = jax.random.wrap_key_data(state.rng_key, impl=impl)
-        following, now = jax.random.split(last)
-        keys = jax.tree_util.tree_map_with_path(
-            lambda path, _: _key_for(now, path), updates
-        )
+        following, now = next_keys(state.rng_key, start)
+        keys = keys_like(now, updates)
         deviation = jnp.sqrt(eta / count.astype(scalar_dtype()) ** gamma)
 
         def leaf(g, own_key, *, deviation):
             return g + deviation * jax.random.normal(own_key, g.shape, g.dtype)
 
         updates = map_leaves(leaf, updates, any_shape(keys), deviation=deviation)
-        return updates, AddNoiseState(count, _data(following))
+        return updates, AddNoiseState(count, following)
 
     return init, update
-
-
-def _typed(key: Any) -> jax.Array:
-    """Return an integer, or the data of a key, as a key that knows its generator."""
-    if isinstance(key, int):
-        return jax.random.key(key)
-    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        return key
-    return jax.random.wrap_key_data(key)
-
-
-def _data(key: jax.Array) -> jax.Array:
-    # a buffer of its own: donating the state must not delete the caller's key
-    return jnp.array(jax.random.key_data(key), copy=True)
-
-
-def _key_for(key: jax.Array, path: Any) -> jax.Array:
-    digest = hashlib.sha256(path_of(path).encode()).digest()
-    for part in (digest[:4], digest[4:8]):
-        key = jax.random.fold_in(key, int.from_bytes(part, "little"))
-    return key

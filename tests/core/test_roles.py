@@ -18,6 +18,7 @@ STATES = sorted(
     - {
         gradtx.LookaheadParams,
         gradtx.MaskedNode,
+        gradtx.MuonDimensionNumbers,
         gradtx.SplitRealAndImaginaryArrays,
         gradtx.any_shape,
     },

@@ -6,6 +6,7 @@ import itertools
 import pathlib
 import re
 import types
+from typing import Any
 
 import jax.numpy as jnp
 import pytest
@@ -127,6 +128,13 @@ def test_examples_of_a_page_run_in_order(page, tmp_path, monkeypatch):
             assert runner.failures == 0, "".join(report)
 
 
+#: What some optimizers want besides a learning rate.
+REQUIRED: dict[str, dict[str, Any]] = {
+    "dpsgd": {"l2_norm_clip": 1.0, "noise_multiplier": 1.0, "seed": 0},
+    "noisy_sgd": {"key": 0},
+}
+
+
 def test_the_table_of_optimizers_tells_chains_and_states():
     text = (DOCS / "concepts" / "optimizers.md").read_text()
     rows = {}
@@ -140,11 +148,11 @@ def test_the_table_of_optimizers_tells_chains_and_states():
             factory
         ):
             continue
-        arguments = {"key": 0} if name == "noisy_sgd" else {}
+        arguments = REQUIRED.get(name, {})
         rate = 1e-3 if "learning_rate" in inspect.signature(factory).parameters else 1.0
         state = factory(rate, **arguments).init({"w": jnp.zeros(())})
-        if not gradtx.core.is_chain_state(state):
-            assert rows.pop(name, None) == [[], list(state._fields)], name
+        if not gradtx.core.is_chain_state(state):  # the links are told in words
+            assert rows.pop(name)[1] == list(state._fields), name
             continue
         links = list(state._fields)
         if links[-1] == "scale_by_learning_rate":  # so do most, and it goes unsaid

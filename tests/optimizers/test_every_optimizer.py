@@ -57,6 +57,8 @@ EVERY = [
     gradtx.prodigy(),
     gradtx.schedule_free_adamw(0.125),
     gradtx.schedule_free_sgd(0.125),
+    gradtx.galore(0.125, rank=1),
+    gradtx.muon(0.125),
 ]
 #: Those that some of these properties do not fit; `test_more_rules` has them.
 APART = {
@@ -69,6 +71,7 @@ APART = {
     "momo_adam",  # needs a value
     "sophia",  # needs the objective
     "hutchinson_estimator_diag_hessian",  # a link
+    "dpsgd",  # needs a gradient per example
 }
 every = pytest.mark.parametrize("tx", EVERY, ids=str)
 
@@ -86,7 +89,7 @@ DTYPES = [
 def test_every_optimizer_of_the_room_is_listed():
     named = {name for name, x in vars(gradtx.optimizers).items() if callable(x)}
     links = {name for name in named if name.lower().startswith(("scaleby", "scale_by"))}
-    states = {name for name in named if name.endswith("State")}
+    states = {name for name in named if name.endswith(("State", "Numbers"))}
     assert named - links - states == {tx.name for tx in EVERY} | APART
 
 
