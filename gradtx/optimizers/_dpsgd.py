@@ -8,7 +8,6 @@ from gradtx.core import (
     ScalarOrSchedule,
     chain,
     check_decay,
-    identity,
     transformation,
 )
 from gradtx.transforms import (
@@ -56,6 +55,6 @@ def dpsgd(
     check_decay(momentum=momentum)
     return chain(
         differentially_private_aggregate(l2_norm_clip, noise_multiplier, seed),
-        identity() if momentum is None else trace(momentum, nesterov),
+        *(() if momentum is None else (trace(momentum, nesterov),)),
         scale_by_learning_rate(learning_rate),
     )
