@@ -17,6 +17,7 @@ The names below are shortcuts to the rooms in which they live.
 """
 
 from gradtx import (
+    assignment as assignment,
     combinators as combinators,
     contrib as contrib,
     core as core,
@@ -24,10 +25,13 @@ from gradtx import (
     experimental as experimental,
     interop as interop,
     losses as losses,
+    matrix as matrix,
     microbatching as microbatching,
     optimizers as optimizers,
+    perturbations as perturbations,
     projections as projections,
     schedules as schedules,
+    second_order as second_order,
     transforms as transforms,
     tree as tree,
     tree_utils as tree_utils,
@@ -171,6 +175,13 @@ from gradtx.losses import (
     triplet_margin_loss as triplet_margin_loss,
 )
 
+# matrix: the largest eigenvalue, inverse roots, non-negative least squares
+from gradtx.matrix import (
+    matrix_inverse_pth_root as matrix_inverse_pth_root,
+    nnls as nnls,
+    power_iteration as power_iteration,
+)
+
 # microbatching: large batches in pieces
 from gradtx.microbatching import (
     AccumulationType as AccumulationType,
@@ -256,6 +267,9 @@ from gradtx.optimizers import (
     sm3 as sm3,
     yogi as yogi,
 )
+
+# perturbations: distributions of noise
+from gradtx.perturbations import multi_normal as multi_normal
 
 # projections: the nearest point of a set: boxes, simplices, balls, planes
 from gradtx.projections import (
