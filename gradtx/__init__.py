@@ -18,6 +18,7 @@ and those of `core` and `tree` that can stand alone.
 """
 
 from gradtx import (
+    assignment as assignment,
     combinators as combinators,
     contrib as contrib,
     core as core,
@@ -28,8 +29,10 @@ from gradtx import (
     matrix as matrix,
     microbatching as microbatching,
     optimizers as optimizers,
+    perturbations as perturbations,
     projections as projections,
     schedules as schedules,
+    second_order as second_order,
     transforms as transforms,
     tree as tree,
     tree_utils as tree_utils,
@@ -110,7 +113,7 @@ from gradtx.distributed import *
 # losses: losses of predictions, element by element or example by example; nothing is averaged
 from gradtx.losses import *
 
-# matrix: matrices and what is computed of them
+# matrix: orthogonal and inverse matrices, eigenvalues, least squares
 from gradtx.matrix import *
 
 # microbatching: large batches in pieces
@@ -118,6 +121,9 @@ from gradtx.microbatching import *
 
 # optimizers: one algorithm a file
 from gradtx.optimizers import *
+
+# perturbations: distributions of noise
+from gradtx.perturbations import multi_normal as multi_normal
 
 # projections: the nearest point of a set: boxes, simplices, balls, planes
 from gradtx.projections import *

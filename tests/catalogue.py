@@ -6,6 +6,7 @@ values; everything else keeps its default, which the golden files then hold.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -62,6 +63,7 @@ TRANSFORMATIONS = {
     "keep_params_nonnegative": gradtx.keep_params_nonnegative(),
     "lamb": gradtx.lamb(1e-3),
     "lars": gradtx.lars(1e-3),
+    "lbfgs": gradtx.lbfgs(),
     "lion": gradtx.lion(1e-3),
     "lookahead": gradtx.lookahead(gradtx.sgd(0.1, momentum=0.9), 5, 0.5),
     "madgrad": gradtx.madgrad(1e-2),
@@ -110,6 +112,10 @@ TRANSFORMATIONS = {
     "scale_by_dowg": gradtx.scale_by_dowg(),
     "scale_by_factored_rms": gradtx.scale_by_factored_rms(),
     "scale_by_galore": gradtx.scale_by_galore(),
+    "scale_by_backtracking_linesearch": gradtx.scale_by_backtracking_linesearch(
+        5, store_grad=True
+    ),
+    "scale_by_lbfgs": gradtx.scale_by_lbfgs(),
     "scale_by_learning_rate": gradtx.scale_by_learning_rate(1e-3),
     "scale_by_lion": gradtx.scale_by_lion(),
     "scale_by_madgrad": gradtx.scale_by_madgrad(1e-2),
@@ -132,6 +138,7 @@ TRANSFORMATIONS = {
     "scale_by_stddev": gradtx.scale_by_stddev(),
     "scale_by_trust_ratio": gradtx.scale_by_trust_ratio(),
     "scale_by_yogi": gradtx.scale_by_yogi(),
+    "scale_by_zoom_linesearch": gradtx.scale_by_zoom_linesearch(5),
     "schedule_free": gradtx.schedule_free(gradtx.sgd(0.1), 0.1),
     "schedule_free_adamw": gradtx.schedule_free_adamw(warmup_steps=5),
     "schedule_free_sgd": gradtx.schedule_free_sgd(),
@@ -158,9 +165,9 @@ def objective(params):
     return sum((jnp.sum(jnp.square(x)).astype(float) for x in floats), jnp.zeros(()))
 
 
-#: What the `update` of some needs besides updates, state and parameters.
 _VALUE = {"value": 1.0}
 _OBJECTIVE = {"obj_fn": objective}
+#: What the `update` of some needs besides updates, state and parameters.
 EXTRA: dict[str, dict[str, Any]] = {
     "hutchinson_estimator_diag_hessian": _OBJECTIVE,
     "momo": _VALUE,
@@ -171,6 +178,27 @@ EXTRA: dict[str, dict[str, Any]] = {
     "scale_by_sophia": _OBJECTIVE,
     "sophia": _OBJECTIVE,
 }
+
+#: Those that search along a line, and want to know all of the objective. What their
+#: states say of a search that has not been, or has found nothing, is infinite.
+SEARCHES = {
+    "lbfgs",
+    "scale_by_backtracking_linesearch",
+    "scale_by_zoom_linesearch",
+}
+
+
+def with_extra(name, update):
+    """Return an `update` function with the arguments that it needs beyond three."""
+    if name not in SEARCHES:
+        return functools.partial(update, **EXTRA.get(name, {}))
+
+    def searching(updates, state, params, **extra):
+        known = {"value": 1.0, "grad": updates, "value_fn": objective}
+        return update(updates, state, params, **known, **extra)
+
+    return searching
+
 
 #: Those that want something else than plain updates of plain parameters around them: a
 #: mapped axis, a pair of parameters, a gradient per example. They have these tests of

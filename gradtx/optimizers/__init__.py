@@ -92,6 +92,11 @@ from gradtx.optimizers._layerwise import (
     lamb as lamb,
     lars as lars,
 )
+from gradtx.optimizers._lbfgs import (
+    ScaleByLBFGSState as ScaleByLBFGSState,
+    lbfgs as lbfgs,
+    scale_by_lbfgs as scale_by_lbfgs,
+)
 from gradtx.optimizers._lion import (
     ScaleByLionState as ScaleByLionState,
     lion as lion,

@@ -9,16 +9,28 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.core import (
-    ArgumentError,
     Count,
     Factored,
     Link,
-    MissingArgumentError,
     PerParam,
     ScalarOrSchedule,
+    bits,
+    cast,
     chain,
+    check_count,
+    check_shapes,
+    check_structure,
+    dtype_of,
+    global_norm,
+    real_dtype,
+    require_params,
     safe_increment,
+    scalar_like,
+    shape_of,
+    sum_leaves,
     transformation,
+    widened,
+    working,
     zero_count,
     zeros_like,
 )
@@ -77,121 +89,117 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True):
     Differs from optax: a pair with `s·y ≤ 0` gets weight 0, so that the estimate stays
     positive; there only `s·y = 0` does.
     """
-    if memory_size < 1:
-        raise ArgumentError(
-            f"memory_size must be at least 1, got {memory_size}. Give 5 to 20."
-        )
+
+    check_count(1, memory_size=memory_size)
 
     def init(params):
         def stacked(p):
-            return jnp.zeros((memory_size, *jnp.shape(p)), jnp.result_type(p))
+            return jnp.zeros((memory_size, *shape_of(p)), widened(dtype_of(p)))
 
+        real = scalar_like(params).dtype
         return ScaleByLBFGSState(
             zero_count(),
             zeros_like(params),
-            zeros_like(params),
+            zeros_like(params, wide=True),
             jax.tree.map(stacked, params),
             jax.tree.map(stacked, params),
-            jnp.zeros(memory_size, _scalar_dtype(jax.tree.leaves(params))),
+            jnp.zeros(memory_size, real),
         )
 
     def update(updates, state, params=None, **extra):
-        if params is None:
-            raise MissingArgumentError(
-                "update needs the parameters. Call update(updates, state, params)."
-            )
-        tree = jax.tree.structure(updates)
-        old = [jax.tree.leaves(field) for field in state[1:5]]
-        g, p = jax.tree.leaves(updates), jax.tree.leaves(params)
-        moves = [i for i, x in enumerate(g) if jnp.issubdtype(x.dtype, jnp.inexact)]
-        dtype = state.weights_memory.dtype
-        s = [jnp.where(state.count > 0, p[i] - old[0][i], 0) for i in moves]
-        y = [jnp.where(state.count > 0, g[i] - old[1][i], 0) for i in moves]
-        curvature, square = _dot(s, y, dtype), _dot(y, y, dtype)
-        good = curvature > 0
-        weight = jnp.where(good, 1 / jnp.where(good, curvature, 1), 0).astype(dtype)
+        require_params(params)
+        check_structure(params, updates, "params", "updates")
+        check_structure(state.params, updates, "state", "updates")
+        check_shapes(state.params, updates, "updates")
+        real = state.weights_memory.dtype
+        started = state.count > 0
+
+        def difference(new, old):
+            precise = bits(old) == 64 or bits(new) == 64
+            gap = working(new, precise) - working(old, precise)
+            return jnp.where(started, gap, jnp.zeros_like(gap))
+
+        g, free = _moving(updates)
+        inside = lambda tree: [jax.tree.leaves(tree)[i] for i in free]
+        s = list(map(difference, inside(params), inside(state.params)))
+        y = list(map(difference, g, inside(state.updates)))
+        along, square = _dot(s, y).astype(real), _dot(y, y).astype(real)
+        good = along > 0
+        weight = jnp.where(good, 1 / jnp.where(good, along, 1), 0)
         slot = (state.count - 1) % memory_size
-        for k, i in enumerate(moves):
-            old[2][i] = old[2][i].at[slot].set(s[k].astype(old[2][i].dtype))
-            old[3][i] = old[3][i].at[slot].set(y[k].astype(old[3][i].dtype))
+        put = lambda memory, x: memory.at[slot].set(cast(x, memory.dtype))
+        past_s = list(map(put, inside(state.diff_params_memory), s))
+        past_y = list(map(put, inside(state.diff_updates_memory), y))
         weights = state.weights_memory.at[slot].set(weight)
-        scale = jnp.ones((), dtype)
+        scale = jnp.ones((), real)
         if scale_init_precond:
-            norm = jnp.sqrt(_dot([g[i] for i in moves], [g[i] for i in moves], dtype))
-            first = 1 / jnp.maximum(norm, 1)
+            first = 1 / jnp.maximum(global_norm(g).astype(real), 1)
             usable = good & (square > 0)
-            later = jnp.where(usable, curvature / jnp.where(usable, square, 1), 1)
-            scale = jnp.where(state.count > 0, later, first).astype(dtype)
-        made = _two_loops(
-            [g[i] for i in moves],
-            [old[2][i] for i in moves],
-            [old[3][i] for i in moves],
-            weights,
-            scale,
-            (state.count + jnp.arange(memory_size)) % memory_size,
-        )
-        out = list(g)
-        for k, i in enumerate(moves):
-            out[i] = made[k]
-        kept = [
-            new.astype(was.dtype) if jnp.issubdtype(was.dtype, jnp.inexact) else was
-            for new, was in zip(p + g, old[0] + old[1], strict=True)
-        ]
-        like = [jax.tree.structure(field) for field in state[1:5]]
-        return tree.unflatten(out), ScaleByLBFGSState(
+            later = jnp.where(usable, along / jnp.where(usable, square, 1), 1)
+            scale = jnp.where(started, later, first)
+        order = (state.count + jnp.arange(memory_size, dtype=jnp.int32)) % memory_size
+        made = _two_loops(list(map(working, g)), past_s, past_y, weights, scale, order)
+        return _filled(updates, free, made), ScaleByLBFGSState(
             safe_increment(state.count),
-            like[0].unflatten(kept[: len(p)]),
-            like[1].unflatten(kept[len(p) :]),
-            like[2].unflatten(old[2]),
-            like[3].unflatten(old[3]),
+            _filled(state.params, free, inside(params)),
+            _filled(state.updates, free, g),
+            _filled(state.diff_params_memory, free, past_s),
+            _filled(state.diff_updates_memory, free, past_y),
             weights,
         )
 
     return init, update
 
 
+def _moving(updates: Any) -> tuple[list[Any], list[int]]:
+    """Return the leaves that are numbers, and where they stand."""
+    leaves = jax.tree.leaves(updates)
+    free = [i for i, g in enumerate(leaves) if bits(g)]
+    return [leaves[i] for i in free], free
+
+
+def _filled(tree: Any, free: list[int], leaves: list[Any]) -> Any:
+    """Return `tree` with other leaves at some places, each in its old dtype."""
+    whole, structure = jax.tree.flatten(tree)
+    for i, x in zip(free, leaves, strict=True):
+        whole[i] = cast(x, dtype_of(whole[i]))
+    return structure.unflatten(whole)
+
+
 def _two_loops(g: Any, s: Any, y: Any, weights: Any, scale: Any, order: Any) -> Any:
     """Return `H·g`; `order` lists the memory's slots from the oldest to the newest."""
-    dtype = weights.dtype
 
     def newest_first(q, i):
-        alpha = weights[i] * _dot([x[i] for x in s], q, dtype)
+        alpha = weights[i] * _dot([x[i] for x in s], q).astype(weights.dtype)
         return _add(q, -alpha, [x[i] for x in y]), alpha
 
     def oldest_first(r, step):
         i, alpha = step
-        beta = weights[i] * _dot([x[i] for x in y], r, dtype)
+        beta = weights[i] * _dot([x[i] for x in y], r).astype(weights.dtype)
         return _add(r, alpha - beta, [x[i] for x in s]), None
 
     q, alphas = lax.scan(newest_first, g, order, reverse=True)
-    r = [(scale * x.astype(jnp.result_type(x, scale))).astype(x.dtype) for x in q]
+    r = [x * _factor(scale, x) for x in q]
     return lax.scan(oldest_first, r, (order, alphas))[0]
 
 
 def _add(xs: Any, factor: Any, others: Any) -> Any:
-    def leaf(x, other):
-        wide = jnp.result_type(x, factor)
-        return (x.astype(wide) + factor * other.astype(wide)).astype(x.dtype)
-
-    return [leaf(x, other) for x, other in zip(xs, others, strict=True)]
-
-
-def _dot(xs: Any, ys: Any, dtype: Any) -> Any:
-    """Return the real part of the inner product, computed in 32 bits or more."""
-    total = jnp.zeros((), dtype)
-    for x, y in zip(xs, ys, strict=True):
-        wide = jnp.result_type(x, dtype)
-        part = jnp.vdot(x.astype(wide), y.astype(wide)).real
-        total = total + part.astype(dtype)
-    return total
+    return [
+        x + _factor(factor, x) * cast(other, x.dtype)
+        for x, other in zip(xs, others, strict=True)
+    ]
 
 
-def _scalar_dtype(leaves: Any) -> Any:
-    double = any(
-        jnp.issubdtype(x.dtype, jnp.inexact) and jnp.finfo(x.dtype).bits == 64
-        for x in leaves
-    )
-    return jnp.float64 if double else jnp.float32
+def _factor(scalar: Any, x: Any) -> Any:
+    return scalar.astype(real_dtype(x.dtype)).astype(x.dtype)
+
+
+def _dot(xs: Any, ys: Any) -> Any:
+    """Return the real part of the inner product."""
+    return sum_leaves(lambda x, y: jnp.conj(x) * y, xs, ys)
+
+
+_LINESEARCH = scale_by_zoom_linesearch(20, initial_guess_strategy="one")
 
 
 @transformation
@@ -199,9 +207,7 @@ def lbfgs(
     learning_rate: ScalarOrSchedule | None = None,
     memory_size: int = 10,
     scale_init_precond: bool = True,
-    linesearch: Link | None = scale_by_zoom_linesearch(
-        20, initial_guess_strategy="one"
-    ),
+    linesearch: Link | None = _LINESEARCH,
 ):
     """Descend along L-BFGS directions by a line search.
 
@@ -228,6 +234,8 @@ def lbfgs(
     Source: Liu & Nocedal 1989, "On the limited memory BFGS method", Algorithm 2.1;
     Nocedal & Wright 2006, Algorithm 7.5.
     """
-    rate = scale(-1.0) if learning_rate is None else scale_by_learning_rate(learning_rate)
+    rate = (
+        scale(-1.0) if learning_rate is None else scale_by_learning_rate(learning_rate)
+    )
     search = () if linesearch is None else (linesearch,)
     return chain(scale_by_lbfgs(memory_size, scale_init_precond), rate, *search)

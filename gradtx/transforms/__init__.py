@@ -7,6 +7,11 @@ from gradtx.transforms._apply_every import (
     ApplyEvery as ApplyEvery,
     apply_every as apply_every,
 )
+from gradtx.transforms._backtracking import (
+    BacktrackingLinesearchInfo as BacktrackingLinesearchInfo,
+    ScaleByBacktrackingLinesearchState as ScaleByBacktrackingLinesearchState,
+    scale_by_backtracking_linesearch as scale_by_backtracking_linesearch,
+)
 from gradtx.transforms._centralize import (
     centralize as centralize,
 )
@@ -25,6 +30,9 @@ from gradtx.transforms._decay import (
     AddDecayedWeightsState as AddDecayedWeightsState,
     WeightDecaySchedule as WeightDecaySchedule,
     add_decayed_weights as add_decayed_weights,
+)
+from gradtx.transforms._linesearch import (
+    value_and_grad_from_state as value_and_grad_from_state,
 )
 from gradtx.transforms._monitor import (
     MonitorState as MonitorState,
@@ -94,6 +102,11 @@ from gradtx.transforms._trust_ratio import (
 from gradtx.transforms._zero_nans import (
     ZeroNansState as ZeroNansState,
     zero_nans as zero_nans,
+)
+from gradtx.transforms._zoom import (
+    ScaleByZoomLinesearchState as ScaleByZoomLinesearchState,
+    ZoomLinesearchInfo as ZoomLinesearchInfo,
+    scale_by_zoom_linesearch as scale_by_zoom_linesearch,
 )
 
 # what combines or wraps links lives in core and combinators

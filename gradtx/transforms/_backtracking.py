@@ -98,9 +98,7 @@ def scale_by_backtracking_linesearch(
     Differs from optax: extra arguments that the objective does not name are ignored, so
     that the link can stand in a chain with others; types of the state never change.
     """
-    check_positive(
-        max_learning_rate=max_learning_rate, increase_factor=increase_factor
-    )
+    check_positive(max_learning_rate=max_learning_rate, increase_factor=increase_factor)
     check_non_negative(slope_rtol=slope_rtol, atol=atol, rtol=rtol)
     if is_static(decrease_factor) and not 0 < decrease_factor < 1:
         raise ArgumentError(
@@ -159,12 +157,23 @@ def scale_by_backtracking_linesearch(
         step, found, grads, error, tried = lax.while_loop(open_, attempt, start)
         if verbose:
             _report(error, atol, step, value, slope)
-        step = jnp.where(jnp.isinf(error), 0, step).astype(real)
+        stuck = jnp.isinf(error)  # and remains where it is
+        step = jnp.where(stuck, 0, step).astype(real)
+        found = jnp.where(stuck, value, found)
 
         def leaf(g, *, step):
             return step * g
 
-        kept = line.filled(grads, state.grad) if store_grad else None
+        kept = None
+        if store_grad:
+            here = line.moving(grad)
+            ends = [
+                jnp.where(stuck, old.astype(x.dtype), new.astype(x.dtype))
+                for x, old, new in zip(
+                    line.moving(state.grad), here, grads, strict=True
+                )
+            ]
+            kept = line.filled(ends, state.grad)
         info = BacktrackingLinesearchInfo(tried, error)
         return map_leaves(leaf, updates, step=step), ScaleByBacktrackingLinesearchState(
             step, found, kept, info

@@ -15,6 +15,7 @@ from gradtx.core import (
     Numeric,
     PerParam,
     Scalar,
+    cast,
     check_non_negative,
     check_positive,
     map_leaves,
@@ -206,9 +207,13 @@ def scale_by_zoom_linesearch(
             last = state.learning_rate.astype(line.dtype)
             guess = jnp.where(last > 0, last, guess)
         value = jnp.asarray(value).astype(line.dtype)
-        found = _search(line, value, line.moving(grad), guess, options)
+        here = [
+            cast(g, x.dtype)
+            for g, x in zip(line.moving(grad), line.moving(params), strict=True)
+        ]
+        found = _search(line, value, here, guess, options)
         if verbose:
-            _report(found, value, line.slope(line.moving(grad)), options)
+            _report(found, value, line.slope(here), options)
         found = _settled(found)
 
         def leaf(g, *, step):
@@ -217,7 +222,7 @@ def scale_by_zoom_linesearch(
         step = found.last.step
         info = ZoomLinesearchInfo(found.count, found.decrease, found.curvature)
         grads = [
-            g.astype(x.dtype)
+            cast(g, x.dtype)
             for g, x in zip(found.grad, line.moving(state.grad), strict=True)
         ]
         kept = line.filled(grads, state.grad)

@@ -1,6 +1,5 @@
 """Hyperparameters in the state: there, float32, replaceable, and the same numbers."""
 
-import functools
 import inspect
 from typing import Any, NamedTuple
 
@@ -67,11 +66,10 @@ def test_every_factory_can_be_injected(name):
     tx = gradtx.inject_hyperparams(call.factory)(*bound.args, **bound.kwargs)
     state = tx.init(PARAMS)
     g = jax.tree.map(lambda x: x[0], _grads())
-    extra = catalogue.EXTRA.get(name, {})
-    update = functools.partial(tx.update, **extra)
+    update = catalogue.with_extra(name, tx.update)
     updates, after = jax.jit(update)(g, state, PARAMS)
     assert _types(after) == _types(state)
-    update = functools.partial(plain.update, **extra)
+    update = catalogue.with_extra(name, plain.update)
     expected, _ = jax.jit(update)(g, plain.init(PARAMS), PARAMS)
     # hyperparameters are float32 here and Python's there
     for a, b in zip(jax.tree.leaves(updates), jax.tree.leaves(expected), strict=True):

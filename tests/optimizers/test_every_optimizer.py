@@ -72,6 +72,7 @@ APART = {
     "sophia",  # needs the objective
     "hutchinson_estimator_diag_hessian",  # a link
     "dpsgd",  # needs a gradient per example
+    "lbfgs",  # needs the objective
 }
 every = pytest.mark.parametrize("tx", EVERY, ids=str)
 

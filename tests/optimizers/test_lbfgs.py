@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,8 +30,9 @@ def _path(tx, steps):
     return jax.jit(lambda p: jax.lax.scan(step, (p, tx.init(p)), None, steps)[1])(p)
 
 
+@pytest.mark.usefixtures("lenient", "x64")
 @pytest.mark.parametrize("scaled", [True, False])
-def test_path_is_optax_s_where_the_curvature_is_positive(x64, scaled):
+def test_path_is_optax_s_where_the_curvature_is_positive(scaled):
     ours = _path(gradtx.scale_by_lbfgs(3, scaled), 200)
     theirs = _path(optax.scale_by_lbfgs(3, scaled), 200)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
@@ -36,16 +40,16 @@ def test_path_is_optax_s_where_the_curvature_is_positive(x64, scaled):
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
-def test_direction_is_the_two_loop_recursion(x64):
+@pytest.mark.usefixtures("x64")
+def test_direction_is_the_two_loop_recursion():
     rng, tx = np.random.default_rng(0), gradtx.scale_by_lbfgs(3)
     a = np.diag([1.0, 2.0, 5.0, 9.0])
     points = rng.normal(size=(6, 4))
     state = tx.init(jnp.zeros(4))
+    u = jnp.zeros(4)
     for p in points:
         u, state = tx.update(jnp.asarray(a @ p), state, jnp.asarray(p))
-    pairs = [
-        (q - p, a @ (q - p)) for p, q in zip(points[2:-1], points[3:], strict=True)
-    ]
+    pairs = [(q - p, a @ (q - p)) for p, q in itertools.pairwise(points[2:])]
     q, alphas = a @ points[-1], []
     for s, y in reversed(pairs):
         alphas.append(s @ q / (s @ y))
@@ -79,3 +83,73 @@ def test_what_it_cannot_do_is_refused():
     tx = gradtx.scale_by_lbfgs()
     with pytest.raises(gradtx.MissingArgumentError, match="parameters"):
         tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
+
+
+def _rosenbrock(p):
+    x = p["x"]
+    return jnp.sum((1 - x[:-1]) ** 2 + 100 * (x[1:] - x[:-1] ** 2) ** 2)
+
+
+def _descend(library, tx, steps):
+    params = {"x": jnp.array([-1.2, 1.0, 0.5, -0.3])}
+    evaluate = library.value_and_grad_from_state(_rosenbrock)
+
+    def step(params, state):
+        value, grad = evaluate(params, state=state)
+        updates, state = tx.update(
+            grad, state, params, value=value, grad=grad, value_fn=_rosenbrock
+        )
+        return library.apply_updates(params, updates), state
+
+    step: Any = jax.jit(step)
+    state, path = tx.init(params), []
+    for _ in range(steps):
+        params, state = step(params, state)
+        path.append(np.asarray(params["x"]))
+    return np.stack(path), step._cache_size()
+
+
+@pytest.mark.usefixtures("lenient", "x64")
+@pytest.mark.parametrize(
+    ("make", "steps"),
+    [
+        # until the value is 1e-20: then rounding alone decides where a search ends
+        (lambda o: o.lbfgs(), 30),
+        (lambda o: o.lbfgs(0.5, memory_size=3), 100),
+        (
+            lambda o: o.lbfgs(
+                linesearch=o.scale_by_zoom_linesearch(15, max_learning_rate=1.0)
+            ),
+            25,
+        ),
+        (
+            lambda o: o.chain(
+                o.sgd(1.0), o.scale_by_backtracking_linesearch(30, store_grad=True)
+            ),
+            200,
+        ),
+        (lambda o: o.chain(o.sgd(1.0), o.scale_by_zoom_linesearch(30)), 30),
+    ],
+)
+def test_searches_end_where_those_of_optax_do(make, steps):
+    ours, compiled = _descend(gradtx, make(gradtx), steps)
+    theirs, _ = _descend(optax, make(optax), steps)
+    # differences grow along the valley, by 1e4 at most in so many steps
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+    assert compiled == 1  # optax compiles twice
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_minimum_of_the_rosenbrock_function_is_found():
+    path, _ = _descend(gradtx, gradtx.lbfgs(), 60)
+    np.testing.assert_allclose(path[-1], 1.0, rtol=1e-8)
+
+
+def test_matrices_of_memory_are_not_parameters():
+    # a spec per parameter belongs to two fields of four
+    params = {"w": jnp.ones((3, 2))}
+    state = gradtx.scale_by_lbfgs(4).init(params)
+    seen = gradtx.tree.map_params(gradtx.scale_by_lbfgs(4), lambda x: x.shape, state)
+    assert seen.params["w"] == seen.updates["w"] == (3, 2)
+    assert seen.diff_params_memory["w"].shape == (4, 3, 2)
+    assert seen.weights_memory.shape == (4,)

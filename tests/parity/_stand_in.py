@@ -18,6 +18,8 @@ import sys
 import types
 from typing import Any
 
+import jax
+
 import gradtx
 
 
@@ -80,16 +82,26 @@ class _Namespace(types.ModuleType):
 
 
 class _Window(types.ModuleType):
-    """What stands for a private module: every public name of gradtx's rooms."""
+    """What stands for a private module: every name of gradtx's rooms and files."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        parts = self.__name__.split(".")[1:-1]
-        for home in (_public(parts), gradtx, *_rooms()):
+        parts = self.__name__.split(".")[1:]
+        if optax_root().joinpath(*parts, f"{name}.py").exists():
+            # a module of optax, though gradtx may have a function of that name
+            return importlib.import_module(f"{self.__name__}.{name}")
+        files = [m for n, m in list(sys.modules.items()) if n.startswith("gradtx.")]
+        for home in (_TOOLS, _public(parts[:-1]), gradtx, *_rooms(), *files):
             if hasattr(home, name):
                 return getattr(home, name)
         raise AttributeError(f"gradtx has nothing in place of {self.__name__}.{name}")
+
+
+class _TOOLS:
+    """What optax's tests take from its private modules, but do not test."""
+
+    x64_precision = staticmethod(jax.enable_x64)
 
 
 def _public(parts: list[str]) -> types.ModuleType:
