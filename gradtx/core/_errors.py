@@ -52,7 +52,7 @@ class ArgumentError(GradtxError, ValueError):
     """An argument of a factory is out of its range or of the wrong kind."""
 
 
-class MissingArgumentError(GradtxError, ValueError):
+class MissingArgumentError(GradtxError, ValueError, TypeError):
     """`update` was called without an argument that the transformation needs."""
 
 

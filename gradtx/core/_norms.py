@@ -10,7 +10,7 @@ from jax import lax
 
 from gradtx.core._call import dtype_of
 from gradtx.core._collectives import all_max, all_sum, check_axes
-from gradtx.core._numerics import bits, real_dtype, widened, working
+from gradtx.core._numerics import abs_sq, bits, real_dtype, widened, working
 from gradtx.core._sums import add_up, varying_sum
 from gradtx.core._types import AxisName
 
@@ -131,7 +131,7 @@ def leaf_norm(
     limit = jnp.finfo(largest.dtype).maxexp - 3  # so that 2^-exponent is normal
     scale = jnp.ldexp(jnp.ones_like(largest), -jnp.clip(exponent, -limit, limit))
     scaled = x * scale.astype(x.dtype)
-    parts = jnp.sum(_plain_abs_sq(scaled), axis=axis, keepdims=keep)
+    parts = jnp.sum(abs_sq(scaled), axis=axis, keepdims=keep)
     return ScaledNorm(_root(all_sum(parts, axis_name)), scale)
 
 
@@ -139,13 +139,7 @@ def _sum_of_squares(x: Any, scale: jax.Array | None) -> jax.Array:
     x = working(x)
     if scale is not None:
         x = x * scale.astype(real_dtype(x.dtype)).astype(x.dtype)
-    return jnp.sum(_plain_abs_sq(x))
-
-
-def _plain_abs_sq(x: jax.Array) -> jax.Array:
-    if jnp.issubdtype(x.dtype, jnp.complexfloating):
-        return x.real * x.real + x.imag * x.imag
-    return x * x
+    return jnp.sum(abs_sq(x))
 
 
 def _root(squares: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.core._call import dtype_of
+from gradtx.core._errors import ArgumentError
 from gradtx.core._types import Numeric
 
 
@@ -58,9 +59,16 @@ def safe_increment(count: Numeric) -> jax.Array:
 
     Args:
       count: an integer or floating scalar.
+
+    Raises:
+      ArgumentError: if `count` is of another kind.
     """
     count = jnp.asarray(count)
     whole = jnp.issubdtype(count.dtype, jnp.integer)
+    if not whole and not jnp.issubdtype(count.dtype, jnp.floating):
+        raise ArgumentError(
+            f"a count must be integer or floating, got {count.dtype}.", "safe_increment"
+        )
     largest = (jnp.iinfo if whole else jnp.finfo)(count.dtype).max
     one = jnp.ones((), count.dtype)
     top = jnp.array(largest, count.dtype)
@@ -90,15 +98,19 @@ def bias_correction(decay: Numeric, count: Numeric) -> jax.Array:
 
 
 def abs_sq(x: jax.Array) -> jax.Array:
+    """Return `|x|²`, real, with derivative 0 at 0."""
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        return x.real * x.real + x.imag * x.imag
+    return x * x
+
+
+def capped_abs_sq(x: jax.Array) -> jax.Array:
     """Return `|x|²`, real, and the largest finite number where it would overflow.
 
     A running mean of squares thus survives one gradient of 1e20 in float32. The
     square of an infinity stays infinite.
     """
-    if jnp.issubdtype(x.dtype, jnp.complexfloating):
-        squares = x.real * x.real + x.imag * x.imag
-    else:
-        squares = x * x
+    squares = abs_sq(x)
     largest = jnp.finfo(squares.dtype).max
     return jnp.where(jnp.isfinite(x), jnp.minimum(squares, largest), squares)
 

@@ -188,6 +188,7 @@ def _signed_init(name: str, init: Callable[..., Any]) -> TransformInitFn:
 def _signed_update(name: str, update: Callable[..., Any]) -> TransformUpdateFn:
     """Scope `update`, sign its errors, and give it only arguments that it takes."""
     parameters = list(inspect.signature(update).parameters.values())
+    by_name = any(p.name == "params" and p.kind is p.KEYWORD_ONLY for p in parameters)
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
     named = {p.name for p in parameters if p.kind is not p.VAR_POSITIONAL}
     named -= {p.name for p in parameters[:3] if p.kind is not p.KEYWORD_ONLY}
@@ -197,7 +198,9 @@ def _signed_update(name: str, update: Callable[..., Any]) -> TransformUpdateFn:
         if not takes_all:
             extra = {k: v for k, v in extra.items() if k in named}
         with jax.named_scope(f"gradtx/{name}"), signed(name):
-            updates, new = update(updates, state, params, **extra)
+            third = {"params": params} if by_name else {}
+            rest = () if by_name else (params,)
+            updates, new = update(updates, state, *rest, **third, **extra)
             return updates, varying_like(state, new)
 
     return scoped

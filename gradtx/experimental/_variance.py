@@ -18,8 +18,8 @@ from gradtx.core import (
     PerParam,
     Scalar,
     ShapeError,
-    abs_sq,
     bias_correction,
+    capped_abs_sq,
     chain,
     check_count,
     check_decay,
@@ -148,7 +148,7 @@ def get_per_element_mean_and_sum_sq_diff_grads(
             # g, mean, spread, new_spread: one leaf, same shape
             delta = g - mean
             mean = mean + delta / now
-            spread = spread + new_spread + abs_sq(delta) * (size * before / now)
+            spread = spread + new_spread + capped_abs_sq(delta) * (size * before / now)
             emit = lambda x: jnp.where(ready, x, 0)
             keep = lambda x: jnp.where(ready, 0, x)
             return emit(mean), keep(mean), keep(spread), emit(spread)
@@ -324,7 +324,7 @@ def _spread(x: Any, axes: tuple[int, ...]) -> Any:
     if dtype_of(x) == jax.dtypes.float0:
         return reduced(lambda x: x, x, axes)
     x = working(x)
-    return jnp.sum(abs_sq(x - jnp.mean(x, axis=axes, keepdims=True)), axis=axes)
+    return jnp.sum(capped_abs_sq(x - jnp.mean(x, axis=axes, keepdims=True)), axis=axes)
 
 
 def _find(state: Any) -> PerElementMeanAndVarianceEMAState | None:

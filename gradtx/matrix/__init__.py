@@ -1,5 +1,9 @@
 """Functions of matrices: orthogonal and inverse ones, eigenvalues, least squares."""
 
+from gradtx.matrix._diagonals import (
+    set_diags as set_diags,
+    tile_second_to_last_dim as tile_second_to_last_dim,
+)
 from gradtx.matrix._dimensions import (
     MuonDimensionNumbers as MuonDimensionNumbers,
 )

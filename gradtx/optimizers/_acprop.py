@@ -8,8 +8,8 @@ from gradtx.core import (
     MaskOrFn,
     Numeric,
     ScalarOrSchedule,
-    abs_sq,
     bias_correction,
+    capped_abs_sq,
     chain,
     check_decay,
     check_non_negative,
@@ -61,7 +61,7 @@ def scale_by_acprop(
 
         def leaf(g, mu, nu, *, b1, b2, eps, eps_root, weight, first):
             power = jnp.where(first > 0, 1, nu / weight)
-            nu = b2 * nu + (1 - b2) * abs_sq(g - mu) + eps_root
+            nu = b2 * nu + (1 - b2) * capped_abs_sq(g - mu) + eps_root
             return g / (jnp.sqrt(power) + eps), b1 * mu + (1 - b1) * g, nu
 
         updates, mu, nu = map_leaves(

@@ -11,7 +11,7 @@ from gradtx.core import (
     Numeric,
     PerParam,
     ScalarOrSchedule,
-    abs_sq,
+    capped_abs_sq,
     chain,
     check_decay,
     check_non_negative,
@@ -75,7 +75,7 @@ def scale_by_belief(
 
         def leaf(g, mu, nu, *, b1, b2, eps, eps_root, c1, c2, c1_next):
             mu = b1 * mu + (1 - b1) * g
-            nu = b2 * nu + (1 - b2) * abs_sq(g - mu) + eps_root
+            nu = b2 * nu + (1 - b2) * capped_abs_sq(g - mu) + eps_root
             mean = corrected_mean(g, mu, b1, c1, c1_next, nesterov)
             return mean / (jnp.sqrt(nu / c2) + eps), mu, nu
 

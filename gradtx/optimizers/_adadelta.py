@@ -11,7 +11,7 @@ from gradtx.core import (
     Numeric,
     PerParam,
     ScalarOrSchedule,
-    abs_sq,
+    capped_abs_sq,
     chain,
     check_decay,
     check_non_negative,
@@ -60,9 +60,9 @@ def scale_by_adadelta(rho: Numeric = 0.9, eps: Numeric = 1e-6):
 
     def update(updates, state, params=None, **extra):
         def leaf(g, e_g, e_x, *, rho, eps):  # g, e_g, e_x: one leaf, same shape
-            e_g = rho * e_g + (1 - rho) * abs_sq(g)
+            e_g = rho * e_g + (1 - rho) * capped_abs_sq(g)
             u = jnp.sqrt(e_x + eps) / jnp.sqrt(e_g + eps) * g
-            return u, e_g, rho * e_x + (1 - rho) * abs_sq(u)
+            return u, e_g, rho * e_x + (1 - rho) * capped_abs_sq(u)
 
         updates, e_g, e_x = map_leaves(
             leaf, updates, state.e_g, state.e_x, outputs=3, rho=rho, eps=eps

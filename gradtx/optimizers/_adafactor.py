@@ -17,8 +17,8 @@ from gradtx.core import (
     Numeric,
     ScalarOrSchedule,
     ShapeError,
-    abs_sq,
     any_shape,
+    capped_abs_sq,
     chain,
     check_count,
     check_non_negative,
@@ -132,7 +132,7 @@ def scale_by_factored_rms(
 
     def update(updates, state, params=None, **extra):
         def leaf(g, v_row, v_col, v, *, b, epsilon):
-            square = abs_sq(g) + epsilon
+            square = capped_abs_sq(g) + epsilon
             two = axes(g.shape)
             if two is None:
                 v = b * v + (1 - b) * square

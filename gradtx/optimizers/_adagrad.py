@@ -10,7 +10,7 @@ from gradtx.core import (
     Numeric,
     PerParam,
     ScalarOrSchedule,
-    abs_sq,
+    capped_abs_sq,
     chain,
     check_non_negative,
     map_leaves,
@@ -56,7 +56,7 @@ def scale_by_rss(
 
     def update(updates, state, params=None, **extra):
         def leaf(g, total, *, eps):  # g, total: one leaf, same shape
-            total = total + abs_sq(g)
+            total = total + capped_abs_sq(g)
             total = jnp.minimum(total, jnp.finfo(total.dtype).max)
             safe = jnp.where(total > 0, total, 1)
             root = jnp.sqrt(safe + eps) if eps_in_sqrt else jnp.sqrt(safe) + eps

@@ -13,8 +13,8 @@ from gradtx.core import (
     Numeric,
     PerParam,
     ScalarOrSchedule,
-    abs_sq,
     bias_correction,
+    capped_abs_sq,
     chain,
     check_decay,
     check_non_negative,
@@ -53,7 +53,7 @@ def init_moments(params, mu_dtype: DTypeLike | None = None) -> ScaleByAdamState:
 
 def next_moments(g, mu, nu, b1, b2):  # one leaf, all of one shape
     """Return the running means `mu` of `g` and `nu` of its squares, one step on."""
-    return b1 * mu + (1 - b1) * g, b2 * nu + (1 - b2) * abs_sq(g)
+    return b1 * mu + (1 - b1) * g, b2 * nu + (1 - b2) * capped_abs_sq(g)
 
 
 def corrected_mean(g, mu, b1, c1, c1_next, nesterov: bool):  # g, mu: one leaf

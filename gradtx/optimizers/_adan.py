@@ -12,8 +12,8 @@ from gradtx.core import (
     Numeric,
     PerParam,
     ScalarOrSchedule,
-    abs_sq,
     bias_correction,
+    capped_abs_sq,
     chain,
     check_decay,
     check_non_negative,
@@ -93,7 +93,7 @@ def scale_by_adan(
             d = (g - before) * moved
             m = b1 * m + (1 - b1) * g
             v = b2 * v + (1 - b2) * d
-            n = b3 * n + (1 - b3) * abs_sq(g + b2 * d)
+            n = b3 * n + (1 - b3) * capped_abs_sq(g + b2 * d)
             u = (m / c1 + b2 * v / c2) / (jnp.sqrt(n / c3 + eps_root) + eps)
             return u, m, v, n, g
 

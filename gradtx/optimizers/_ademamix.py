@@ -13,8 +13,8 @@ from gradtx.core import (
     Numeric,
     PerParam,
     ScalarOrSchedule,
-    abs_sq,
     bias_correction,
+    capped_abs_sq,
     chain,
     check_decay,
     check_non_negative,
@@ -203,7 +203,7 @@ def scale_by_simplified_ademamix(
 
         def leaf(g, m, n, *, b1, b2, alpha, eps, eps_root, c2):
             m = b1 * m + g
-            n = b2 * n + (1 - b2) * abs_sq(g)
+            n = b2 * n + (1 - b2) * capped_abs_sq(g)
             return (m + alpha * g) / (jnp.sqrt(n / c2 + eps_root) + eps), m, n
 
         updates, m, n = map_leaves(

@@ -11,7 +11,7 @@ from gradtx.core import (
     DTypeLike,
     Numeric,
     ScalarOrSchedule,
-    abs_sq,
+    capped_abs_sq,
     chain,
     check_decay,
     check_positive,
@@ -71,7 +71,7 @@ def scale_by_adopt(
                 n = _bounded(n, bound)
             later = b1 * mu + (1 - b1) * n
             u = b1 * later + (1 - b1) * n if nesterov else later
-            square = abs_sq(g)
+            square = capped_abs_sq(g)
             nu = jnp.where(first > 0, square, b2 * nu + (1 - b2) * square)
             keep = 1 - first
             return keep * u, keep * later + first * mu, nu

@@ -13,8 +13,8 @@ from gradtx.core import (
     PerParam,
     Scalar,
     ScalarOrSchedule,
-    abs_sq,
     bias_correction as corrected,
+    capped_abs_sq,
     check_decay,
     check_non_negative,
     check_positive,
@@ -134,7 +134,7 @@ def dadapt_adamw(
 
         def leaf(g, m, v, s, p, *, b1, b2, slow, eps, decay, size):
             m = b1 * m + (1 - b1) * size * g
-            v = b2 * v + (1 - b2) * abs_sq(g)
+            v = b2 * v + (1 - b2) * capped_abs_sq(g)
             s = slow * s + (1 - slow) * size * g
             return -decay * size * p - m / (jnp.sqrt(v) + eps), m, v, s
 

@@ -17,9 +17,9 @@ from gradtx.core import (
     PerParam,
     Scalar,
     ScalarOrSchedule,
-    abs_sq,
     any_shape,
     bits,
+    capped_abs_sq,
     cast,
     chain,
     check_non_negative,
@@ -207,7 +207,7 @@ def scale_by_dowg(
     def update(updates, state, params=None, **extra):
         real = state.estim_sq_dist.dtype
         far = _distance(updates, params, state.init_params, axis_name)
-        far = jnp.maximum(state.estim_sq_dist, abs_sq(far).astype(real))
+        far = jnp.maximum(state.estim_sq_dist, capped_abs_sq(far).astype(real))
         squares = far * _squares(updates, axis_name).astype(real)
         total = state.weighted_sq_norm_grads + squares
         total = jnp.minimum(total, jnp.finfo(real).max)
@@ -297,7 +297,7 @@ def scale_by_distance_over_gradients(
         def leaf(g, far, total, start, p, *, eps, factor):
             gone = leaf_norm(p - start, axis_name=axis_name).value
             far = jnp.maximum(far, gone)
-            total = total + abs_sq(leaf_norm(g, axis_name=axis_name).value)
+            total = total + capped_abs_sq(leaf_norm(g, axis_name=axis_name).value)
             total = jnp.minimum(total, jnp.finfo(total.dtype).max)
             return factor * _quotient(far, jnp.sqrt(total + eps)) * g, far, total
 
@@ -331,7 +331,7 @@ def _wide(updates):
 
 def _squares(updates, axis_name) -> jax.Array:
     """Return the squared norm of the updates, finite if they are."""
-    return abs_sq(global_norm(updates, axis_name=axis_name))
+    return capped_abs_sq(global_norm(updates, axis_name=axis_name))
 
 
 def _quotient(far, length):

@@ -12,7 +12,7 @@ from gradtx.core import (
     PerParam,
     Scalar,
     ScalarOrSchedule,
-    abs_sq,
+    capped_abs_sq,
     chain,
     check_decay,
     check_non_negative,
@@ -90,7 +90,7 @@ def scale_by_madgrad(
         def leaf(g, total, s, start, p, *, weight, momentum, eps):
             # an infinite sum would leave 0 of everything that was gathered
             largest = jnp.finfo(total.dtype).max
-            total = jnp.minimum(total + weight * abs_sq(g), largest)
+            total = jnp.minimum(total + weight * capped_abs_sq(g), largest)
             s = s + weight * g
             step = (1 - momentum) * (start - p - s / (_cube_root(total) + eps))
             return step, total, s

@@ -14,8 +14,8 @@ from gradtx.core import (
     PerParam,
     Scalar,
     ScalarOrSchedule,
-    abs_sq,
     bias_correction,
+    capped_abs_sq,
     check_decay,
     check_non_negative,
     global_norm,
@@ -133,7 +133,7 @@ def momo(
         f = share * state.barf + (1 - share) * jnp.asarray(value).astype(real)
         c = share * state.gamma + (1 - share) * product
         rate = value_at(learning_rate, state.count).astype(real)
-        norm = abs_sq(global_norm(m, axis_name=axis_name)).astype(real)
+        norm = capped_abs_sq(global_norm(m, axis_name=axis_name)).astype(real)
         step, lb = _step(f - c, along, norm, rate, weight_decay, 1.0, state.lb, lowest)
 
         def move(g, m, p, *, step, shrink):

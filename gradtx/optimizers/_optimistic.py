@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 from gradtx.core import (
     ArgumentError,
     DTypeLike,
@@ -62,6 +64,11 @@ def optimistic_adam(
 
     Source: Daskalakis et al. 2017, arXiv:1711.00141, Algorithm 1.
     """
+    warnings.warn(
+        "optimistic_adam is the older form: use optimistic_adam_v2, which takes schedules.",
+        DeprecationWarning,
+        stacklevel=3,  # past what remembers the call
+    )
     if callable(learning_rate):
         raise ArgumentError(
             "learning_rate must be a number here. optimistic_adam_v2 takes schedules."

@@ -13,7 +13,7 @@ from gradtx.core import (
     PerParam,
     Scalar,
     ScalarOrSchedule,
-    abs_sq,
+    capped_abs_sq,
     check_decay,
     check_non_negative,
     check_positive,
@@ -133,7 +133,7 @@ def prodigy(
 
         def gather(g, m, v, s, *, b1, b2, b3, d, weight):
             m = b1 * m + (1 - b1) * d * g
-            v = b2 * v + (1 - b2) * abs_sq(d * g)
+            v = b2 * v + (1 - b2) * capped_abs_sq(d * g)
             return g, m, v, b3 * s + weight * g
 
         scalars = {"b1": b1, "b2": b2, "b3": b3, "d": d, "weight": weight}

@@ -12,8 +12,8 @@ from gradtx.core import (
     Numeric,
     PerParam,
     ScalarOrSchedule,
-    abs_sq,
     bias_correction as weight_seen,
+    capped_abs_sq,
     chain,
     check_decay,
     check_non_negative,
@@ -151,13 +151,13 @@ def _normalised(decay, eps, initial_scale, eps_in_sqrt, debias, centered):
             weight = weight_seen(decay, counted["count"])
 
         def leaf(g, nu, *mu, decay, eps, weight):  # one leaf, all of one shape
-            nu = decay * nu + (1 - decay) * abs_sq(g)
+            nu = decay * nu + (1 - decay) * capped_abs_sq(g)
             power = nu / weight
             if centered:
                 mu = (decay * mu[0] + (1 - decay) * g,)
                 # a variance is known only to rounding of the mean of squares
                 known = jnp.finfo(power.dtype).eps * power
-                power = jnp.maximum(power - abs_sq(mu[0] / weight), known)
+                power = jnp.maximum(power - capped_abs_sq(mu[0] / weight), known)
             root = jnp.sqrt(power + eps) if eps_in_sqrt else jnp.sqrt(power) + eps
             return g / root, nu, *mu
 

@@ -13,7 +13,7 @@ from gradtx.core import (
     Numeric,
     PerParam,
     ScalarOrSchedule,
-    abs_sq,
+    capped_abs_sq,
     chain,
     check_non_negative,
     check_structure,
@@ -69,7 +69,7 @@ def scale_by_sm3(b1: Numeric = 0.9, b2: Numeric = 1.0, eps: Numeric = 1e-8):
     def update(updates, state, params=None, **extra):
         def leaf(g, bound, nu, *, b1, b2, eps):
             share = jnp.where(b2 == 1, 1, 1 - b2)
-            total = share * abs_sq(g) + b2 * bound
+            total = share * capped_abs_sq(g) + b2 * bound
             total = jnp.minimum(total, jnp.finfo(total.dtype).max)
             safe = jnp.where(total > 0, total, 1)
             u = jnp.where(total > 0, g / jnp.sqrt(safe + eps), 0)

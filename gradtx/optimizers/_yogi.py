@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from gradtx.core import (
     Numeric,
     ScalarOrSchedule,
-    abs_sq,
+    capped_abs_sq,
     chain,
     check_decay,
     check_non_negative,
@@ -70,7 +70,7 @@ def scale_by_yogi(
 
         def leaf(g, mu, nu, *, b1, b2, eps, eps_root, c1, c2, c1_next):
             mu = b1 * mu + (1 - b1) * g
-            square = abs_sq(g)
+            square = capped_abs_sq(g)
             nu = nu - (1 - b2) * jnp.sign(nu - square) * square
             return (mu / c1) / (jnp.sqrt(nu / c2 + eps_root) + eps), mu, nu
 

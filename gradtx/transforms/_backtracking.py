@@ -24,7 +24,7 @@ from gradtx.core import (
     zero_count,
     zeros_like,
 )
-from gradtx.transforms._linesearch import line_of
+from gradtx.transforms._linesearch import line_of, numbers
 
 
 class BacktrackingLinesearchInfo(NamedTuple):
@@ -105,6 +105,11 @@ def scale_by_backtracking_linesearch(
             f"decrease_factor must lie in (0, 1), got {decrease_factor!r}."
         )
 
+    options = (
+        *(slope_rtol, decrease_factor, increase_factor, max_learning_rate),
+        *(atol, rtol),
+    )
+
     def init(params):
         info = BacktrackingLinesearchInfo(zero_count(), scalar_like(params, jnp.inf))
         return ScaleByBacktrackingLinesearchState(
@@ -126,37 +131,36 @@ def scale_by_backtracking_linesearch(
     ):
         line = line_of(value_fn, params, updates, value, grad, extra)
         real = line.dtype
+        share, shrink, grow, most, free, part = numbers(options, real)
         value = jnp.asarray(value).astype(real)
         slope = line.slope(line.moving(grad))
 
         def error_of(step, found):
-            missed = found - (1 + rtol) * value - step * slope_rtol * slope
+            missed = found - (1 + part) * value - step * share * slope
             return jnp.maximum(jnp.where(jnp.isnan(missed), jnp.inf, missed), 0)
 
         def open_(carry):
             _, _, _, error, tried = carry
-            return ~(error <= atol) & (tried <= max_backtracking_steps)
+            return ~(error <= free) & (tried <= max_backtracking_steps)
 
         def attempt(carry):
             step, _, grads, _, tried = carry
-            step = jnp.where(tried > 0, decrease_factor * step, step).astype(real)
+            step = jnp.where(tried > 0, shrink * step, step).astype(real)
             if not store_grad:
                 found = line.objective(line.at(step))
                 return step, found, grads, error_of(step, found), tried + 1
             found, pull = jax.vjp(line.objective, line.at(step))
             error = error_of(step, found)
-            last = (error <= atol) | (tried == max_backtracking_steps)
+            last = (error <= free) | (tried == max_backtracking_steps)
             grads = lax.cond(last, lambda: pull(jnp.ones_like(found))[0], lambda: grads)
             return step, found, grads, error, tried + 1
 
-        first = jnp.minimum(
-            increase_factor * state.learning_rate, max_learning_rate
-        ).astype(real)
+        first = jnp.minimum(grow * state.learning_rate.astype(real), most).astype(real)
         blank = jax.tree.map(jnp.zeros_like, line.at(first)) if store_grad else []
         start = (first, value, blank, jnp.array(jnp.inf, real), zero_count())
         step, found, grads, error, tried = lax.while_loop(open_, attempt, start)
         if verbose:
-            _report(error, atol, step, value, slope)
+            _report(error, free, step, value, slope)
         stuck = jnp.isinf(error)  # and remains where it is
         step = jnp.where(stuck, 0, step).astype(real)
         found = jnp.where(stuck, value, found)

@@ -118,6 +118,14 @@ def line_of(
     return Line(at, objective, slope, moving, filled, dtype)
 
 
+def numbers(options: Any, dtype: Any) -> Any:
+    """Return a tuple of options with its arrays in `dtype`, its plain numbers as is."""
+    return jax.tree.map(
+        lambda x: jnp.asarray(x).astype(dtype) if isinstance(x, jax.Array) else x,
+        options,
+    )
+
+
 def named_by(fn: Callable[..., Any], extra: dict[str, Any]) -> dict[str, Any]:
     """Return those of the extra arguments that the signature of `fn` names."""
     parameters = inspect.signature(fn).parameters

@@ -60,8 +60,8 @@ def add_noise(
       seed: the same integer under its older name.
 
     Raises:
-      ArgumentError: if `eta` is negative, or not exactly one of `key` and `seed` is
-        given: noise from a key that nobody chose is no noise.
+      ArgumentError: if `eta` is negative or both `key` and `seed` are given; from
+        `init`, if neither is: noise from a key that nobody chose is no noise.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -73,12 +73,16 @@ def add_noise(
     Source: Neelakantan et al. 2015, arXiv:1511.06807, section 3, equation 1.
     """
     check_non_negative(eta=eta)
-    if (key is None) == (seed is None):
-        raise ArgumentError("give exactly one of key= and seed=, such as key=0.")
-
+    if key is not None and seed is not None:
+        raise ArgumentError("give only one of key= and seed=, such as key=0.")
     start: Any = seed if key is None else key
 
     def init(params):
+        if start is None:
+            raise ArgumentError(
+                "give a key, such as key=0: noise from a key that nobody chose is no "
+                "noise."
+            )
         return AddNoiseState(zero_count(), key_data(start))
 
     def update(updates, state, params=None, **extra):

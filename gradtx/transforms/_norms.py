@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gradtx.core import Numeric, abs_sq
+from gradtx.core import Numeric, capped_abs_sq
 
 
 def safe_norm(
@@ -51,8 +51,8 @@ def safe_root_mean_squares(x: Any, min_rms: Numeric) -> jax.Array:
     Source: the double `where` of the JAX FAQ.
     """
     x = jnp.asarray(x)
-    rms = jnp.sqrt(jnp.mean(abs_sq(x)))
+    rms = jnp.sqrt(jnp.mean(capped_abs_sq(x)))
     floor = jnp.asarray(min_rms).astype(rms.dtype)
     low = rms <= floor
     filled = jnp.where(low, jnp.ones_like(x), x)
-    return jnp.where(low, floor, jnp.sqrt(jnp.mean(abs_sq(filled))))
+    return jnp.where(low, floor, jnp.sqrt(jnp.mean(capped_abs_sq(filled))))

@@ -32,6 +32,7 @@ def per_example_global_norm_clip(
     Source: Abadi et al. 2016, arXiv:1607.00133, Algorithm 1.
     """
     _check_batch(grads, "per_example_global_norm_clip")
+    grads = jax.tree.map(_inexact, grads)
 
     def one(example: Any) -> tuple[Any, jax.Array]:
         root, scale = scaled_norm(example)
@@ -80,6 +81,11 @@ def per_example_layer_norm_clip(
     ]
     sums, counts = zip(*pairs, strict=True) if pairs else ((), ())
     return structure.unflatten(sums), structure.unflatten(counts)
+
+
+def _inexact(x: Any) -> jax.Array:
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.float32)
 
 
 def _check_batch(grads: Any, name: str) -> None:

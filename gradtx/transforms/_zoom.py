@@ -24,7 +24,7 @@ from gradtx.core import (
     zero_count,
     zeros_like,
 )
-from gradtx.transforms._linesearch import Line, line_of
+from gradtx.transforms._linesearch import Line, line_of, numbers
 
 FLAG_INTERVAL_NOT_FOUND = (
     "No interval with a flat point was found. Allow larger steps by max_learning_rate."
@@ -211,9 +211,10 @@ def scale_by_zoom_linesearch(
             cast(g, x.dtype)
             for g, x in zip(line.moving(grad), line.moving(params), strict=True)
         ]
-        found = _search(line, value, here, guess, options)
+        o = numbers(options, line.dtype)
+        found = _search(line, value, here, guess, o)
         if verbose:
-            _report(found, value, line.slope(here), options)
+            _report(found, value, line.slope(here), o)
         found = _settled(found)
 
         def leaf(g, *, step):

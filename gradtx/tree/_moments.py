@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from gradtx.core import (
     Numeric,
-    abs_sq,
     bias_correction as correction_of,
+    capped_abs_sq,
     map_leaves,
 )
 
@@ -50,9 +50,9 @@ def update_moment_per_elem_norm(
 
     def power(g):
         if not jnp.iscomplexobj(g):
-            return abs_sq(g) if order == 2 else g**order
+            return capped_abs_sq(g) if order == 2 else g**order
         half = order / 2
-        return abs_sq(g) ** (int(half) if half == int(half) else half)
+        return capped_abs_sq(g) ** (int(half) if half == int(half) else half)
 
     return _mean(updates, moments, decay, power)
 

@@ -41,7 +41,7 @@ def get_all_with_path(
     """Return every value that a name has in a state, with its path.
 
     The name is that of a field, of a key of a dictionary, of a state's class or of a
-    link in a chain. A parameter of that name is not found: what a state keeps per
+    link in a chain; a link gives way to what has its name inside it. A parameter of that name is not found: what a state keeps per
     parameter is not searched.
 
     Args:
@@ -66,6 +66,7 @@ def get_all_with_path(
         for path, value in _walk((), tree, key)
         if filtering is None or filtering(path, value)
     ]
+    found = [it for it in found if not _is_link_around(it[0], found)]
     loud = [it for it in found if not _is_quiet(it[0])]
     return (loud or found) if filtering is None else found
 
@@ -244,6 +245,14 @@ def _children(node: Any) -> tuple[list[_Child], Callable[[list[Any]], Any]]:
 
 def _is_named(node: Any) -> bool:
     return isinstance(node, tuple) and hasattr(node, "_fields")
+
+
+def _is_link_around(path: KeyPath, found: list[tuple[KeyPath, Any]]) -> bool:
+    """Say whether `path` is a link's, and a field inside has the link's name too."""
+    if not path or not isinstance(path[-1], jax.tree_util.SequenceKey):
+        return False
+    inside = [p for p, _ in found if len(p) > len(path)]
+    return any(p[: len(path)] == path for p in inside)
 
 
 def _is_quiet(path: KeyPath) -> bool:

@@ -94,14 +94,14 @@ def _descend(library, tx, steps):
     params = {"x": jnp.array([-1.2, 1.0, 0.5, -0.3])}
     evaluate = library.value_and_grad_from_state(_rosenbrock)
 
-    def step(params, state):
+    def one(params, state):
         value, grad = evaluate(params, state=state)
         updates, state = tx.update(
             grad, state, params, value=value, grad=grad, value_fn=_rosenbrock
         )
         return library.apply_updates(params, updates), state
 
-    step: Any = jax.jit(step)
+    step: Any = jax.jit(one)
     state, path = tx.init(params), []
     for _ in range(steps):
         params, state = step(params, state)
