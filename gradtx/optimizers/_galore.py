@@ -12,7 +12,6 @@ from gradtx.core import (
     ArgumentError,
     Count,
     Factored,
-    Inner,
     Link,
     MaskOrFn,
     Numeric,
@@ -45,13 +44,14 @@ class GaLoreState(NamedTuple):
 
     Attributes:
       count: updates made so far.
-      base_optimizer_state: the state of the inner optimizer, for projected gradients.
+      base_optimizer_state: the state of the inner optimizer, for projected gradients:
+        its leaves have not the shapes of parameters.
       projector: an orthogonal basis `(short side, rank)` for each matrix, of shape
         (0, 0) for other leaves; float32 or wider.
     """
 
     count: Count
-    base_optimizer_state: Inner
+    base_optimizer_state: Factored
     projector: Factored
 
 

@@ -92,3 +92,18 @@ def test_a_state_that_cannot_be_told_says_how_to_mend_it():
     tx = gradtx.GradientTransformation(init, lambda g, s, p=None: (g, s))
     with pytest.raises(gradtx.ArgumentError, match=r"Annotate the state's fields"):
         _specs(tx)
+
+
+@pytest.mark.parametrize("name", sorted(catalogue.TRANSFORMATIONS))
+def test_only_what_has_the_shape_of_a_parameter_is_taken_for_one(name):
+    # COMPATIBILITY.md, section 2: specs of parameters went to factored moments
+    tx = catalogue.TRANSFORMATIONS[name]
+    params = {"kernel": jnp.ones((256, 130)), "bias": jnp.ones(3)}
+    state = jax.eval_shape(tx.init, params)
+    specs = {"kernel": (256, 130), "bias": (3,)}
+
+    def check(x, spec):
+        assert x.shape == spec
+        return x
+
+    gradtx.tree.map_params(tx, check, state, specs)
