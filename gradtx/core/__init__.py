@@ -91,6 +91,7 @@ from gradtx.core._numerics import (
     abs_sq as abs_sq,
     bias_correction as bias_correction,
     bits as bits,
+    canonicalize_dtype as canonicalize_dtype,
     capped_abs_sq as capped_abs_sq,
     cast as cast,
     real_dtype as real_dtype,

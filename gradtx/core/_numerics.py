@@ -19,6 +19,15 @@ def scalar_dtype() -> Any:
     return jax.dtypes.canonicalize_dtype(float)
 
 
+def canonicalize_dtype(dtype: Any) -> Any:
+    """Return the dtype that JAX has for `dtype`: 32 bits of 64 that are not enabled.
+
+    Args:
+      dtype: a dtype, its name, or `None`, which stays.
+    """
+    return None if dtype is None else jax.dtypes.canonicalize_dtype(dtype)
+
+
 def real_dtype(dtype: Any) -> Any:
     """Return the dtype of the real part of a number of `dtype`."""
     return jnp.finfo(dtype).dtype if jnp.issubdtype(dtype, jnp.inexact) else dtype

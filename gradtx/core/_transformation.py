@@ -188,7 +188,9 @@ def _signed_init(name: str, init: Callable[..., Any]) -> TransformInitFn:
 def _signed_update(name: str, update: Callable[..., Any]) -> TransformUpdateFn:
     """Scope `update`, sign its errors, and give it only arguments that it takes."""
     parameters = list(inspect.signature(update).parameters.values())
-    by_name = any(p.name == "params" and p.kind is p.KEYWORD_ONLY for p in parameters)
+    by_place = [p for p in parameters if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)]
+    many = any(p.kind is p.VAR_POSITIONAL for p in by_place)
+    by_name = len(by_place) < 3 and not many
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
     named = {p.name for p in parameters if p.kind is not p.VAR_POSITIONAL}
     named -= {p.name for p in parameters[:3] if p.kind is not p.KEYWORD_ONLY}
@@ -198,9 +200,11 @@ def _signed_update(name: str, update: Callable[..., Any]) -> TransformUpdateFn:
         if not takes_all:
             extra = {k: v for k, v in extra.items() if k in named}
         with jax.named_scope(f"gradtx/{name}"), signed(name):
-            third = {"params": params} if by_name else {}
-            rest = () if by_name else (params,)
-            updates, new = update(updates, state, *rest, **third, **extra)
+            if by_name:
+                known = {"params": params} if takes_all or "params" in named else {}
+                updates, new = update(updates, state, **known, **extra)
+            else:
+                updates, new = update(updates, state, params, **extra)
             return updates, varying_like(state, new)
 
     return scoped

@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from gradtx.core._call import dtype_of
 from gradtx.core._errors import ShapeError, TreeMismatchError
-from gradtx.core._numerics import real_dtype, widened
+from gradtx.core._numerics import canonicalize_dtype, real_dtype, widened
 
 
 @jax.tree_util.register_pytree_node_class
@@ -131,9 +131,9 @@ def second_moment_like(params: Any, fill_value: Any = 0, dtype: Any = None) -> A
 def _like(params: Any, fill_value: Any, choose: Callable[[Any], Any]) -> Any:
     def leaf(p: Any) -> jax.Array:
         own = dtype_of(p)
-        return jnp.full_like(
-            p, fill_value, choose(own) if jnp.issubdtype(own, jnp.inexact) else own
-        )
+        moving = jnp.issubdtype(own, jnp.inexact)
+        dtype = canonicalize_dtype(choose(own)) if moving else own
+        return jnp.full_like(p, fill_value, dtype)
 
     return jax.tree.map(leaf, params)
 

@@ -65,7 +65,8 @@ def optimistic_adam(
     Source: Daskalakis et al. 2017, arXiv:1711.00141, Algorithm 1.
     """
     warnings.warn(
-        "optimistic_adam is the older form: use optimistic_adam_v2, which takes schedules.",
+        "optimistic_adam is the older form: use `optimistic_adam_v2` instead, which "
+        "takes schedules.",
         DeprecationWarning,
         stacklevel=3,  # past what remembers the call
     )

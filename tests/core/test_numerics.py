@@ -85,3 +85,11 @@ def test_zeros_keep_integers_and_follow_dtype_and_wide():
 def test_zeros_of_abstract_and_python_leaves():
     made = zeros_like({"a": jax.ShapeDtypeStruct((2,), jnp.bfloat16), "b": 1.0})
     assert (made["a"].dtype, made["a"].shape, made["b"].shape) == ("bfloat16", (2,), ())
+
+
+def test_a_dtype_that_is_not_enabled_becomes_the_one_that_is():
+    # a request for float64 would warn at every init
+    assert gradtx.core.canonicalize_dtype("float64") == jnp.float32
+    assert gradtx.core.canonicalize_dtype(None) is None
+    state = gradtx.scale_by_adam(mu_dtype="float64").init({"w": jnp.ones(2)})
+    assert state.mu["w"].dtype == jnp.float32

@@ -234,3 +234,19 @@ def test_rerun_definition_is_another_factory():
 
     first, second = define(1.0)(), define(2.0)()
     assert first != second, "a cell that is run again must not reuse old traces"
+
+
+def test_update_may_take_params_by_name_or_not_at_all():
+    def by_name(updates, state, *, params=None):
+        return params, state
+
+    def without(updates, state, **extra):
+        return extra["params"], state
+
+    def bare(updates, state):
+        return updates, state
+
+    init = lambda params: ()
+    for update, expected in ((by_name, 2.0), (without, 2.0), (bare, 1.0)):
+        tx = gradtx.GradientTransformation(init, update)
+        assert tx.update(1.0, (), 2.0)[0] == expected
