@@ -96,7 +96,7 @@ def schedule_free(
             step_count=safe_increment(zero_count()),
             max_lr=scalar_like(params),
             base_optimizer_state=base_optimizer.init(params),
-            z=copies(jax.tree.map(stored, params)),
+            z=copies(jax.tree.map(stored, copies(params))),
         )
 
     def stored(p):

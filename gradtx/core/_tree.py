@@ -139,8 +139,17 @@ def _like(params: Any, fill_value: Any, choose: Callable[[Any], Any]) -> Any:
 
 
 def copies(tree: Any) -> Any:
-    """Return the arrays of `tree` in buffers of their own, for a state to keep."""
-    return jax.tree.map(lambda x: jnp.array(x, copy=True), tree)
+    """Return the arrays of `tree` in buffers of their own, for a state to keep.
+
+    A `jax.ShapeDtypeStruct` becomes zeros: it has no values to copy.
+    """
+
+    def leaf(x: Any) -> jax.Array:
+        if isinstance(x, jax.ShapeDtypeStruct):
+            return jnp.zeros_like(x)
+        return jnp.array(x, copy=True)
+
+    return jax.tree.map(leaf, tree)
 
 
 def zero_count() -> jax.Array:

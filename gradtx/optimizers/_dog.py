@@ -115,12 +115,13 @@ def scale_by_dog(
     check_non_negative(eps=eps, init_step=size)
 
     def init(params):
+        kept = copies(params)
         start = {"distance": size, "learning_rate": 0.0}.get(kind)
         if start is None:
-            start = size * (1 + global_norm(params, axis_name=axis_name))
+            start = size * (1 + global_norm(kept, axis_name=axis_name))
         return DoGState(
             jnp.ones((), bool),
-            copies(params),
+            kept,
             scalar_like(params, start, axis_name=axis_name),
             scalar_like(params, axis_name=axis_name),
         )
@@ -287,6 +288,7 @@ def scale_by_distance_over_gradients(
             whole = jnp.iscomplexobj(p) or not bits(p)
             return p if whole or param_dtype is None else cast(p, param_dtype)
 
+        params = copies(params)
         return ScaleByDistanceOverGradientsState(
             jax.tree.map(far, params),
             jax.tree.map(lambda p: jnp.zeros_like(far(p)), params),

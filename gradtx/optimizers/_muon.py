@@ -74,7 +74,7 @@ class MuonState(NamedTuple):
 @transformation
 def scale_by_muon(
     ns_coeffs: Any = _STANDARD,
-    ns_steps: Numeric = 5,
+    ns_steps: int = 5,
     beta: Numeric = 0.95,
     eps: Numeric = 1e-8,
     mu_dtype: DTypeLike | None = None,
@@ -218,7 +218,7 @@ def scale_by_shape(
 def muon(
     learning_rate: ScalarOrSchedule,
     ns_coeffs: Any = _STANDARD,
-    ns_steps: Numeric = 5,
+    ns_steps: int = 5,
     beta: Numeric = 0.95,
     eps: Numeric = 1e-8,
     weight_decay: ScalarOrSchedule = 0.0,

@@ -31,13 +31,15 @@ def small() -> Any:
     return {"out": _models.params()["out"]}
 
 
-@pytest.mark.parametrize("name", ALL)
+# DP-SGD wants gradients per example
+@pytest.mark.parametrize("name", sorted(set(ALL) - {"dpsgd"}))
 def test_everything_can_be_donated_straight_after_init(name):
     tx, traces = ALL[name], []
 
     def step(params, state, grads):
         traces.append(name)
         extra = {"value": jnp.ones(()), "grad": grads, "value_fn": gradtx.global_norm}
+        extra["obj_fn"] = catalogue.objective
         updates, state = tx.update(grads, state, params, **extra)
         # new gradients leave in the buffers of the old ones
         return gradtx.apply_updates(params, updates), state, updates
