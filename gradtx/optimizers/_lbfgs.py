@@ -228,8 +228,8 @@ def lbfgs(
       ...     value, grad = gradtx.value_and_grad_from_state(f)(p, state=state)
       ...     u, state = tx.update(grad, state, p, value=value, grad=grad, value_fn=f)
       ...     p = gradtx.apply_updates(p, u)
-      >>> p["w"].round(3).tolist()
-      [3.0, 3.0]
+      >>> [f"{x:.3f}" for x in p["w"]]
+      ['3.000', '3.000']
 
     Source: Liu & Nocedal 1989, "On the limited memory BFGS method", Algorithm 2.1;
     Nocedal & Wright 2006, Algorithm 7.5.

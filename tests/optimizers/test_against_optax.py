@@ -19,7 +19,7 @@ NAMES = sorted(
     name
     for room in (gradtx.optimizers, gradtx.transforms)
     for name, value in vars(room).items()
-    if not name.startswith("_") and inspect.isfunction(value) and hasattr(optax, name)
+    if not name.startswith("_") and inspect.isfunction(value) and name in vars(optax)
 )
 
 
@@ -62,7 +62,11 @@ def test_amsgrad_differs_from_optax_only_by_where_it_corrects():
 def test_arguments_have_the_names_order_and_defaults_of_optax(name):
     ours = inspect.signature(getattr(gradtx, name)).parameters
     theirs = inspect.signature(getattr(optax, name)).parameters
-    assert positional(ours) == positional(theirs)
+    if name in ("lbfgs", "scale_by_distance_over_gradients"):
+        # the defaults are a transformation and a dtype, which each library has its own of
+        assert [n for n, _ in positional(ours)] == [n for n, _ in positional(theirs)]
+    else:
+        assert positional(ours) == positional(theirs)
     missing = keyword_only(theirs).items() - keyword_only(ours).items()
     assert not missing  # gradtx may have more of these
 

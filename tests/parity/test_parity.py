@@ -52,7 +52,8 @@ def test_contributed_optimizers_have_optax_s_arguments():
             continue
         ours = inspect.signature(getattr(gradtx.contrib, name)).parameters
         wanted = inspect.signature(theirs).parameters
-        assert list(positional(ours)) == list(positional(wanted)), name
+        names = [[n for n, _ in positional(of)] for of in (ours, wanted)]
+        assert names[0] == names[1], name
         assert set(keyword_only(wanted)) <= set(keyword_only(ours)), name
 
 
