@@ -33,7 +33,7 @@ class SplitRealAndImaginaryState(NamedTuple):
     inner_state: Inner
 
 
-@transformation
+@transformation(adjust=lambda traits, given: traits.replace(complex=True))
 def split_real_and_imaginary(inner: Link):
     """Apply `inner` to the real and the imaginary parts of complex leaves.
 

@@ -47,7 +47,7 @@ class ApplyIfFiniteState(NamedTuple):
     inner_state: Inner
 
 
-@transformation
+@transformation(reach="tree")
 def apply_if_finite(
     inner: Link,
     max_consecutive_errors: int,

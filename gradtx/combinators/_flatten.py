@@ -16,15 +16,18 @@ from gradtx.core import (
     as_transformation,
     bits,
     cast,
-    check_shapes,
-    check_structure,
     dtype_of,
     shape_of,
     transformation,
 )
 
 
-@transformation
+@transformation(
+    # one leaf inside is all leaves outside
+    adjust=lambda traits, given: traits.replace(
+        reach="element" if traits.reach == "element" else "tree"
+    )
+)
 def flatten(inner: Link):
     """Apply `inner` to all leaves joined in one vector.
 
@@ -57,8 +60,6 @@ def flatten(inner: Link):
     def update(updates, state, params=None, **extra):
         flat = None
         if params is not None:
-            check_structure(params, updates, "params", "updates")
-            check_shapes(params, updates, "updates")
             flat = _joined(params)
         made, state = inner.update(_joined(updates), state, flat, **extra)
         return _split(made, updates), state

@@ -19,6 +19,7 @@ from gradtx.core import (
     GradientTransformation,
     Inner,
     Role,
+    Traits,
     as_transformation,
     bits,
     cast,
@@ -192,7 +193,8 @@ def inject_hyperparams(
         numbers = {
             k: v for k, v in numbers.items() if _may_vary(build, arrays | {k: v})
         }
-        return _injected(build, numbers, schedules, hyperparam_dtype)
+        traits = _traits_of(build, arrays | numbers)
+        return _injected(build, numbers, schedules, hyperparam_dtype, traits)
 
     return injected
 
@@ -206,6 +208,7 @@ def _injected(
     numbers: Mapping[str, Any],
     schedules: Mapping[str, StatefulSchedule],
     hyperparam_dtype: Any,
+    traits: Traits,
 ) -> GradientTransformation:
     """Return the transformation that builds another one anew at each update."""
 
@@ -252,7 +255,24 @@ def _injected(
         )
 
     inject_hyperparams.__qualname__ = "inject_hyperparams"  # a chain's name for it
-    return GradientTransformation(inject_hyperparams_init, inject_hyperparams)
+    return GradientTransformation(
+        inject_hyperparams_init, inject_hyperparams, traits=traits
+    )
+
+
+def _traits_of(build: Callable[..., Any], values: Mapping[str, Any]) -> Traits:
+    """Return the traits of what a factory makes when these numbers are arrays."""
+    found: list[Traits] = []
+
+    def trial(values: Mapping[str, Any]) -> None:
+        found.append(build(values).traits)
+
+    jax.eval_shape(trial, _as_arrays(values))
+    return found[0]
+
+
+def _as_arrays(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v if bits(v) else cast(v, jnp.float32) for k, v in values.items()}
 
 
 def _may_vary(build: Callable[..., Any], values: Mapping[str, Any]) -> bool:
@@ -262,10 +282,7 @@ def _may_vary(build: Callable[..., Any], values: Mapping[str, Any]) -> bool:
         build(values)
 
     try:
-        jax.eval_shape(
-            trial,
-            {k: v if bits(v) else cast(v, jnp.float32) for k, v in values.items()},
-        )
+        jax.eval_shape(trial, _as_arrays(values))
     except jax.errors.ConcretizationTypeError:
         return False
     return True

@@ -56,7 +56,7 @@ class LookaheadParams(NamedTuple):
         return cls(fast=params, slow=copies(params))
 
 
-@transformation
+@transformation(needs={"params"}, form="pairs")
 def lookahead(
     fast_optimizer: Link,
     sync_period: int,

@@ -21,7 +21,6 @@ from gradtx.core import (
     copies,
     global_norm,
     map_leaves,
-    require_params,
     safe_increment,
     scalar_like,
     sum_leaves,
@@ -52,7 +51,7 @@ class MechanicState(NamedTuple):
     x0: PerParam
 
 
-@transformation
+@transformation(needs={"params"}, reach="tree")
 def mechanize(
     base_optimizer: Link,
     weight_decay: Numeric = 1e-2,
@@ -102,7 +101,6 @@ def mechanize(
         )
 
     def update(updates, state, params=None, **extra):
-        require_params(params)
         made, inner = base_optimizer.update(
             updates, state.base_optimizer_state, params, **extra
         )

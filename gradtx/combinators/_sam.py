@@ -14,14 +14,12 @@ from gradtx.core import (
     Count,
     Inner,
     Link,
-    MissingArgumentError,
     PerParam,
     apply_updates,
     as_transformation,
     check_count,
     copies,
     map_leaves,
-    require_params,
     safe_increment,
     transformation,
     zero_count,
@@ -45,7 +43,14 @@ class SAMState(NamedTuple):
     cache: PerParam
 
 
-@transformation
+@transformation(
+    needs={"params"},
+    adjust=lambda traits, given: (
+        traits.replace(needs=traits.needs | {"grad_fn"})
+        if given["opaque_mode"]
+        else traits
+    ),
+)
 def sam(
     optimizer: Link,
     adv_optimizer: Link,
@@ -90,7 +95,6 @@ def sam(
         )
 
     def transparent(updates, state, params=None, **extra):
-        require_params(params)
         first = state.steps_since_sync == 0
         steps = safe_increment(state.steps_since_sync)
         last = steps >= sync_period
@@ -118,12 +122,6 @@ def sam(
         return made, SAMState(steps, opt_state, adv_state, cache)
 
     def opaque(updates, state, params=None, *, grad_fn=None, **extra):
-        require_params(params)
-        if grad_fn is None:
-            raise MissingArgumentError(
-                "update needs the gradient as a function of the parameters and the "
-                "number of the step: tx.update(grads, state, params, grad_fn=grad_fn)."
-            )
         there, adv_state = params, state.adv_state
         for i in range(sync_period - 1):
             climb, adv_state = adv_optimizer.update(updates, adv_state, there, **extra)

@@ -24,7 +24,6 @@ from gradtx.core import (
     copies,
     is_static,
     map_leaves,
-    require_params,
     safe_increment,
     scalar_like,
     transformation,
@@ -53,7 +52,7 @@ class ScheduleFreeState(NamedTuple):
     z: PerParam
 
 
-@transformation
+@transformation(needs={"params"})
 def schedule_free(
     base_optimizer: Link,
     learning_rate: ScalarOrSchedule,
@@ -103,7 +102,6 @@ def schedule_free(
         return cast(p, state_dtype) if state_dtype is not None and bits(p) else p
 
     def update(updates, state, params=None, **extra):
-        require_params(params)
         step = state.step_count - 1
         real = state.max_lr.dtype
         rate = value_at(learning_rate, step).astype(real)

@@ -30,9 +30,7 @@ from gradtx.core._checks import (
     check_non_negative as check_non_negative,
     check_positive as check_positive,
     is_static as is_static,
-    require_params as require_params,
     require_real as require_real,
-    require_value as require_value,
 )
 from gradtx.core._collectives import (
     all_max as all_max,
@@ -133,6 +131,11 @@ from gradtx.core._selector import (
 from gradtx.core._sums import (
     scalar_like as scalar_like,
     sum_leaves as sum_leaves,
+)
+from gradtx.core._traits import (
+    Form as Form,
+    Reach as Reach,
+    Traits as Traits,
 )
 from gradtx.core._transformation import (
     GradientTransformation as GradientTransformation,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gradtx.core._call import dtype_of
-from gradtx.core._errors import ArgumentError, DtypeError, MissingArgumentError
+from gradtx.core._errors import ArgumentError, DtypeError
 
 
 def is_static(value: Any) -> bool:
@@ -60,20 +60,6 @@ def check_count(minimum: int = 0, /, **arguments: Any) -> None:
             )
 
 
-def require_params(params: Any) -> Any:
-    """Return `params`, or raise where it is `None`.
-
-    Raises:
-      MissingArgumentError: if `params` is `None`.
-    """
-    if params is None:
-        raise MissingArgumentError(
-            "update needs the current parameters, got params=None. "
-            "Call tx.update(grads, state, params)."
-        )
-    return params
-
-
 def require_real(x: Any) -> Any:
     """Return an array, or raise where it is complex.
 
@@ -86,17 +72,3 @@ def require_real(x: Any) -> Any:
             "optimizer in split_real_and_imaginary."
         )
     return x
-
-
-def require_value(value: Any) -> Any:
-    """Return `value`, that of the objective, or raise where it is `None`.
-
-    Raises:
-      MissingArgumentError: if `value` is `None`.
-    """
-    if value is None:
-        raise MissingArgumentError(
-            "update needs the value of the objective: "
-            "tx.update(grads, state, params, value=value)."
-        )
-    return value

@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterator
-from typing import Any, ParamSpec
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ParamSpec, overload
 
 import jax
 
 from gradtx.core import _call
 from gradtx.core._collectives import varying_like
 from gradtx.core._errors import ArgumentError, signed
-from gradtx.core._tree import placed_beside
+from gradtx.core._traits import Traits, joined, require
+from gradtx.core._tree import check_shapes, check_structure, placed_beside
 from gradtx.core._types import TransformInitFn, TransformUpdateFn
 
 P = ParamSpec("P")
@@ -36,6 +37,7 @@ class GradientTransformation(_call.Remembered):
       init: makes the state for a pytree of parameters. Must accept
         `jax.ShapeDtypeStruct` leaves under `jax.eval_shape`.
       update: turns updates and a state into new updates and a new state.
+      traits: what it needs and how it behaves.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -49,13 +51,17 @@ class GradientTransformation(_call.Remembered):
 
     init: TransformInitFn = dataclasses.field(compare=False)
     update: TransformUpdateFn = dataclasses.field(compare=False)
+    traits: Traits = dataclasses.field(default=Traits(), compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        opaque = self.call is None
-        super().__post_init__()
-        if opaque:
-            object.__setattr__(self, "init", _signed_init(self.name, self.init))
-            object.__setattr__(self, "update", _signed_update(self.name, self.update))
+        if self.call is not None:
+            return
+        pair = {"init": self.init, "update": self.update, "traits": self.traits}
+        call = _call.Call(GradientTransformation, pair)
+        object.__setattr__(self, "call", call)
+        update = _signed_update(self.name, self.update, self.traits)
+        object.__setattr__(self, "init", _signed_init(self.name, self.init))
+        object.__setattr__(self, "update", update)
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.init, self.update))
@@ -78,9 +84,27 @@ class GradientTransformation(_call.Remembered):
 GradientTransformationExtraArgs = GradientTransformation
 
 
+@overload
 def transformation(
-    factory: Callable[P, Any],
-) -> Callable[P, GradientTransformation]:
+    factory: Callable[P, Any], /
+) -> Callable[P, GradientTransformation]: ...
+
+
+@overload
+def transformation(
+    *,
+    adjust: Callable[[Traits, Mapping[str, Any]], Traits] | None = None,
+    **declared: Any,
+) -> Callable[[Callable[P, Any]], Callable[P, GradientTransformation]]: ...
+
+
+def transformation(
+    factory: Callable[..., Any] | None = None,
+    /,
+    *,
+    adjust: Callable[[Traits, Mapping[str, Any]], Traits] | None = None,
+    **declared: Any,
+) -> Any:
     """Turn a factory of `(init, update)` pairs into a factory of transformations.
 
     What the factory returns becomes a `GradientTransformation` that remembers the
@@ -89,19 +113,26 @@ def transformation(
     pairs or optax transformations are made into transformations first; NumPy scalars
     become Python numbers, and dtypes their names.
 
-    `update` runs under `jax.named_scope("gradtx/<name>")`. If it takes no `**extra`,
-    extra arguments that it does not name are dropped. What `init` makes on one device
-    for parameters that are sharded over a mesh is replicated over that mesh.
+    `update` runs under `jax.named_scope("gradtx/<name>")`. It raises where something
+    that it needs is missing, and where updates and parameters differ in structure or
+    shapes. If it takes no `**extra`, extra arguments that it does not name are dropped.
+    What `init` makes on one device for parameters that are sharded over a mesh is
+    replicated over that mesh.
 
     Args:
       factory: a function that returns `(init, update)` or a transformation.
+      adjust: changes the traits where they depend on the arguments:
+        `(traits, arguments by name) -> traits`.
+      **declared: traits that are not the usual ones, by the names of the fields of
+        `Traits`. Those of transformations among the arguments, and of a transformation
+        that the factory returns, are joined to them.
 
     Raises:
-      ArgumentError: if the factory returns anything else.
+      ArgumentError: if the factory returns anything else, or a trait does not exist.
 
     Example:
       >>> import jax, gradtx
-      >>> @gradtx.transformation
+      >>> @gradtx.transformation(reach="element")
       ... def halve(times: int = 1):
       ...     def update(updates, state, params=None):
       ...         return jax.tree.map(lambda g: g / 2**times, updates), state
@@ -109,11 +140,20 @@ def transformation(
       >>> halve(times=3)
       halve(3)
     """
+    if factory is None:
+        own = Traits(**declared)
+        return lambda factory: _remembered(factory, own, adjust)
+    return _remembered(factory, Traits(), None)
+
+
+def _remembered(
+    factory: Callable[..., Any],
+    own: Traits,
+    adjust: Callable[[Traits, Mapping[str, Any]], Traits] | None,
+) -> Callable[..., GradientTransformation]:
+    name = factory.__name__
 
     def finish(returned: Any, call: _call.Call) -> GradientTransformation:
-        name = factory.__name__
-        if isinstance(returned, GradientTransformation):
-            return GradientTransformation(returned.init, returned.update, call=call)
         try:
             init, update = returned
         except (TypeError, ValueError):
@@ -122,10 +162,25 @@ def transformation(
                 f"{type(returned).__name__}.",
                 name,
             ) from None
-        init, update = _signed_init(name, init), _signed_update(name, update)
-        return GradientTransformation(init, update, call=call)
+        # a factory that returns a transformation has passed its arguments to it
+        parts = _inside(returned) or _inside(list(call.arguments.values()))
+        traits = joined([*(tx.traits for tx in parts), own])
+        traits = traits.replace(scale_free=own.scale_free)
+        if adjust is not None:
+            traits = adjust(traits, call.arguments)
+        # what a part needs is asked for by the part, so that the error names it
+        own_needs = traits.needs - joined(tx.traits for tx in parts).needs
+        init = _signed_init(name, init)
+        update = _signed_update(name, update, traits.replace(needs=own_needs))
+        return GradientTransformation(init, update, traits=traits, call=call)
 
     return _call.remembering(factory, GradientTransformation, finish, _coerced)
+
+
+def _inside(argument: Any) -> list[GradientTransformation]:
+    """Return the transformations in an argument."""
+    is_one = lambda x: isinstance(x, GradientTransformation)
+    return [x for x in jax.tree.leaves(argument, is_leaf=is_one) if is_one(x)]
 
 
 def as_transformation(tx: Any) -> GradientTransformation:
@@ -185,8 +240,10 @@ def _signed_init(name: str, init: Callable[..., Any]) -> TransformInitFn:
     return placed
 
 
-def _signed_update(name: str, update: Callable[..., Any]) -> TransformUpdateFn:
-    """Scope `update`, sign its errors, and give it only arguments that it takes."""
+def _signed_update(
+    name: str, update: Callable[..., Any], traits: Traits
+) -> TransformUpdateFn:
+    """Scope and guard `update`, sign its errors, give it only what it takes."""
     parameters = list(inspect.signature(update).parameters.values())
     by_place = [p for p in parameters if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)]
     many = any(p.kind is p.VAR_POSITIONAL for p in by_place)
@@ -200,6 +257,10 @@ def _signed_update(name: str, update: Callable[..., Any]) -> TransformUpdateFn:
         if not takes_all:
             extra = {k: v for k, v in extra.items() if k in named}
         with jax.named_scope(f"gradtx/{name}"), signed(name):
+            require(traits.needs, {"params": params, **extra})
+            if params is not None and traits.form == "gradients":
+                check_structure(params, updates, "params", "updates")
+                check_shapes(params, updates, "updates")
             if by_name:
                 known = {"params": params} if takes_all or "params" in named else {}
                 updates, new = update(updates, state, **known, **extra)

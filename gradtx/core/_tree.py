@@ -82,7 +82,8 @@ def check_shapes(expected: Any, got: Any, got_name: str) -> None:
     ):
         if shape_of(g) != shape_of(e):
             raise ShapeError(
-                f"{got_name}{path_of(path)}: expected {shape_of(e)}, got {shape_of(g)}."
+                f"{got_name}{path_of(path)}: expected {shape_of(e)}, got {shape_of(g)}. "
+                "Nothing is broadcast: reshape it, or make the state anew by init."
             )
 
 

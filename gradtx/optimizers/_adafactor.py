@@ -60,7 +60,7 @@ class FactoredState(NamedTuple):
     v: Factored
 
 
-@transformation
+@transformation(reach="leaf")
 def scale_by_factored_rms(
     factored: bool = True,
     decay_rate: Numeric = 0.8,

@@ -16,7 +16,6 @@ from gradtx.core import (
     copies,
     full_like,
     map_leaves,
-    require_params,
     require_real,
     transformation,
 )
@@ -41,7 +40,7 @@ class COCOBState(NamedTuple):
     reward: PerParam
 
 
-@transformation
+@transformation(needs={"params"}, complex=False)
 def scale_by_cocob(alpha: Numeric = 100.0, eps: Numeric = 1e-8):
     """Move to where a coin-betting strategy stands.
 
@@ -82,7 +81,7 @@ def scale_by_cocob(alpha: Numeric = 100.0, eps: Numeric = 1e-8):
             updates,
             *state[1:],
             state.init_particles,
-            require_params(params),
+            params,
             outputs=5,
             alpha=alpha,
         )

@@ -19,7 +19,6 @@ from gradtx.core import (
     check_non_negative,
     check_positive,
     map_leaves,
-    require_params,
     safe_increment,
     scalar_like,
     second_moment_like,
@@ -58,7 +57,7 @@ def adam_correction(b1: Numeric, b2: Numeric, count: Numeric, wanted: bool) -> N
     return corrected(b2, count) ** 0.5 / corrected(b1, count) if wanted else 1.0
 
 
-@transformation
+@transformation(needs={"params"}, reach="tree")
 def dadapt_adamw(
     learning_rate: ScalarOrSchedule = 1.0,
     betas: tuple[Numeric, Numeric] = (0.9, 0.999),
@@ -118,7 +117,6 @@ def dadapt_adamw(
         )
 
     def update(updates, state, params=None, **extra):
-        require_params(params)
         count = safe_increment(state.count)
         real = state.estim_lr.dtype
         rate = value_at(learning_rate, state.count)

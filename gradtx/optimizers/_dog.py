@@ -27,7 +27,6 @@ from gradtx.core import (
     global_norm,
     leaf_norm,
     map_leaves,
-    require_params,
     scalar_like,
     transformation,
     working,
@@ -83,7 +82,7 @@ class ScaleByDistanceOverGradientsState(NamedTuple):
     init_params: PerParam
 
 
-@transformation
+@transformation(needs={"params"}, reach="tree")
 def scale_by_dog(
     init_step: InitStep = ("heuristic", 1e-6),
     eps: Numeric = 1e-8,
@@ -173,7 +172,7 @@ def dog(
     )
 
 
-@transformation
+@transformation(needs={"params"}, reach="tree")
 def scale_by_dowg(
     init_estim_sq_dist: Numeric | None = None,
     eps: Numeric = 1e-4,
@@ -247,7 +246,7 @@ def dowg(
     )
 
 
-@transformation
+@transformation(needs={"params"}, reach="leaf")
 def scale_by_distance_over_gradients(
     reps_rel: Numeric = 1e-6,
     eps: Numeric = 1e-8,
@@ -309,7 +308,7 @@ def scale_by_distance_over_gradients(
             any_shape(state.max_dist),
             any_shape(state.grad_sum_of_squares),
             state.init_params,
-            require_params(params),
+            params,
             outputs=3,
             eps=eps,
             factor=global_scale,
@@ -321,9 +320,7 @@ def scale_by_distance_over_gradients(
 
 def _distance(updates, params, start, axis_name) -> jax.Array:
     """Return how far the parameters are from their start."""
-    apart = map_leaves(
-        lambda g, p, q: p - q, _wide(updates), require_params(params), start
-    )
+    apart = map_leaves(lambda g, p, q: p - q, _wide(updates), params, start)
     return global_norm(apart, axis_name=axis_name)
 
 

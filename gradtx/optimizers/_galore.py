@@ -55,7 +55,7 @@ class GaLoreState(NamedTuple):
     projector: Factored
 
 
-@transformation
+@transformation(reach="leaf")
 def scale_by_galore(
     rank: int = 128,
     update_proj_gap: int = 200,

@@ -23,7 +23,6 @@ from gradtx.core import (
     dtype_of,
     global_norm,
     real_dtype,
-    require_params,
     safe_increment,
     scalar_like,
     shape_of,
@@ -61,7 +60,7 @@ class ScaleByLBFGSState(NamedTuple):
     weights_memory: Factored
 
 
-@transformation
+@transformation(needs={"params"}, reach="tree")
 def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True):
     """Multiply the update by an estimate of the inverse Hessian.
 
@@ -107,7 +106,6 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True):
         )
 
     def update(updates, state, params=None, **extra):
-        require_params(params)
         check_structure(params, updates, "params", "updates")
         check_structure(state.params, updates, "state", "updates")
         check_shapes(state.params, updates, "updates")

@@ -39,7 +39,7 @@ _MODES = {
 }
 
 
-@transformation
+@transformation(scale_free=True)
 def scale_by_lion(
     b1: Numeric = 0.9,
     b2: Numeric = 0.99,
@@ -85,7 +85,7 @@ def scale_by_lion(
     return init, update
 
 
-@transformation
+@transformation(scale_free=True)
 def lion(
     learning_rate: ScalarOrSchedule,
     b1: Numeric = 0.9,

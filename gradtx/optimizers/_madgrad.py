@@ -18,7 +18,6 @@ from gradtx.core import (
     check_non_negative,
     copies,
     map_leaves,
-    require_params,
     safe_increment,
     scalar_like,
     second_moment_like,
@@ -48,7 +47,7 @@ class MadgradState(NamedTuple):
     step_size: Scalar = None  # type: ignore[assignment]
 
 
-@transformation
+@transformation(needs={"params"})
 def scale_by_madgrad(
     learning_rate: ScalarOrSchedule, momentum: Numeric = 0.9, eps: Numeric = 1e-6
 ):
@@ -101,7 +100,7 @@ def scale_by_madgrad(
             state.grad_sum_sq,
             state.s,
             state.x0,
-            require_params(params),
+            params,
             outputs=3,
             weight=weight,
             momentum=momentum,

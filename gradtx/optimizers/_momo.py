@@ -20,8 +20,6 @@ from gradtx.core import (
     check_non_negative,
     global_norm,
     map_leaves,
-    require_params,
-    require_value,
     safe_increment,
     scalar_like,
     second_moment_like,
@@ -72,7 +70,7 @@ class MomoAdamState(NamedTuple):
     step_size: Scalar = None  # type: ignore[assignment]
 
 
-@transformation
+@transformation(needs={"params", "value"}, reach="tree")
 def momo(
     learning_rate: ScalarOrSchedule = 1.0,
     beta: Numeric = 0.9,
@@ -121,7 +119,6 @@ def momo(
         )
 
     def update(updates, state, params=None, *, value=None, **extra):
-        value, params = require_value(value), require_params(params)
         real = state.barf.dtype
         share = jnp.where(state.count == 0, 0, jnp.asarray(beta, real))
 
@@ -147,7 +144,7 @@ def momo(
     return init, update
 
 
-@transformation
+@transformation(needs={"params", "value"}, reach="tree")
 def momo_adam(
     learning_rate: ScalarOrSchedule = 1e-2,
     b1: Numeric = 0.9,
@@ -196,7 +193,6 @@ def momo_adam(
         )
 
     def update(updates, state, params=None, *, value=None, **extra):
-        value, params = require_value(value), require_params(params)
         real = state.barf.dtype
         count = safe_increment(state.count)
 

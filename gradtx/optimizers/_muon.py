@@ -71,7 +71,7 @@ class MuonState(NamedTuple):
     ns_coeffs: Scalar
 
 
-@transformation
+@transformation(reach="leaf")
 def scale_by_muon(
     ns_coeffs: Any = _STANDARD,
     ns_steps: int = 5,

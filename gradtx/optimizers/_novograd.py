@@ -24,7 +24,6 @@ from gradtx.core import (
     leaf_norm,
     map_leaves,
     real_dtype,
-    require_params,
     safe_increment,
     transformation,
     value_at,
@@ -50,7 +49,16 @@ class ScaleByNovogradState(NamedTuple):
     nu: Factored
 
 
-@transformation
+def _decays(weight_decay: ScalarOrSchedule) -> bool:
+    return not (is_static(weight_decay) and weight_decay == 0)
+
+
+@transformation(
+    reach="leaf",
+    adjust=lambda traits, given: (
+        traits.replace(needs={"params"}) if _decays(given["weight_decay"]) else traits
+    ),
+)
 def scale_by_novograd(
     b1: Numeric = 0.9,
     b2: Numeric = 0.25,
@@ -83,7 +91,7 @@ def scale_by_novograd(
     """
     check_decay(b1=b1, b2=b2)
     check_non_negative(eps=eps, eps_root=eps_root)
-    decays = not (is_static(weight_decay) and weight_decay == 0)
+    decays = _decays(weight_decay)
 
     def init(params):
         return ScaleByNovogradState(
@@ -105,7 +113,7 @@ def scale_by_novograd(
             mu = b1 * mu + g / (jnp.sqrt(nu + eps_root) + eps) + wd * p
             return mu, mu, nu
 
-        read = (require_params(params),) if decays else ()
+        read = (params,) if decays else ()
         updates, mu, nu = map_leaves(
             leaf,
             updates,

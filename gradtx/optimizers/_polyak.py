@@ -15,14 +15,13 @@ from gradtx.core import (
     check_non_negative,
     init_empty_state,
     map_leaves,
-    require_value,
     scaled_norm,
     transformation,
 )
 from gradtx.optimizers._sgd import sgd
 
 
-@transformation
+@transformation(needs={"value"}, reach="tree")
 def scale_by_polyak(
     f_min: Numeric = 0.0,
     max_learning_rate: Numeric = 1.0,
@@ -62,9 +61,7 @@ def scale_by_polyak(
         top = jnp.finfo(dtype).max ** 0.5 * (1 - 1e-3)
         square = jnp.square(jnp.where(jnp.isinf(norm), norm, jnp.minimum(norm, top)))
         length = square + jnp.asarray(eps).astype(dtype)
-        gap = jnp.asarray(require_value(value)).astype(dtype) - jnp.asarray(
-            f_min
-        ).astype(dtype)
+        gap = jnp.asarray(value).astype(dtype) - jnp.asarray(f_min).astype(dtype)
         gap = jnp.maximum(gap, 0) if variant == "sps+" else gap
         still = length <= float(jnp.finfo(jnp.float64).eps)
         step = jnp.minimum(

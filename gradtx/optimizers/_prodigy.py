@@ -19,7 +19,6 @@ from gradtx.core import (
     check_positive,
     copies,
     map_leaves,
-    require_params,
     safe_increment,
     scalar_like,
     second_moment_like,
@@ -56,7 +55,7 @@ class ProdigyState(NamedTuple):
     step_size: Scalar = None  # type: ignore[assignment]
 
 
-@transformation
+@transformation(needs={"params"}, reach="tree")
 def prodigy(
     learning_rate: ScalarOrSchedule = 1.0,
     betas: tuple[Numeric, Numeric] = (0.9, 0.999),
@@ -122,7 +121,6 @@ def prodigy(
         )
 
     def update(updates, state, params=None, **extra):
-        require_params(params)
         count = safe_increment(state.count)
         real = state.estim_lr.dtype
         d = state.estim_lr

@@ -33,7 +33,7 @@ class ScaleByRpropState(NamedTuple):
     prev_updates: PerParam
 
 
-@transformation
+@transformation(complex=False, scale_free=True)
 def scale_by_rprop(
     learning_rate: Numeric,
     eta_minus: Numeric = 0.5,
@@ -104,7 +104,7 @@ def scale_by_rprop(
     return init, update
 
 
-@transformation
+@transformation(scale_free=True)
 def rprop(
     learning_rate: Numeric,
     eta_minus: Numeric = 0.5,

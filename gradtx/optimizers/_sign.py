@@ -8,7 +8,7 @@ from gradtx.core import DTypeLike, Numeric, ScalarOrSchedule, chain, transformat
 from gradtx.transforms import add_noise, ema, scale_by_learning_rate, scale_by_sign
 
 
-@transformation
+@transformation(scale_free=True)
 def sign_sgd(learning_rate: ScalarOrSchedule):
     """Descend by the sign of the gradient.
 
@@ -22,7 +22,7 @@ def sign_sgd(learning_rate: ScalarOrSchedule):
     return chain(scale_by_sign(), scale_by_learning_rate(learning_rate))
 
 
-@transformation
+@transformation(scale_free=True)
 def signum(
     learning_rate: ScalarOrSchedule,
     beta: Numeric = 0.9,

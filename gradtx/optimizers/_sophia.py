@@ -14,7 +14,6 @@ from gradtx.core import (
     Key,
     Link,
     MaskOrFn,
-    MissingArgumentError,
     Numeric,
     PerParam,
     ScalarOrSchedule,
@@ -27,12 +26,10 @@ from gradtx.core import (
     check_decay,
     check_non_negative,
     check_positive,
-    check_structure,
     dtype_of,
     key_data,
     map_leaves,
     next_keys,
-    require_params,
     require_real,
     safe_increment,
     size,
@@ -67,7 +64,7 @@ class SophiaState(NamedTuple):
     hessian_fn_state: Inner
 
 
-@transformation
+@transformation(needs={"params", "obj_fn"}, stochastic=True, complex=False)
 def hutchinson_estimator_diag_hessian(random_seed: jax.Array | int | None = None):
     """Replace updates by an estimate of the diagonal of the objective's Hessian.
 
@@ -90,13 +87,6 @@ def hutchinson_estimator_diag_hessian(random_seed: jax.Array | int | None = None
         return HutchinsonState(key_data(seed))
 
     def update(updates, state, params=None, *, obj_fn=None, **extra):
-        require_params(params)
-        check_structure(params, updates, "params", "updates")
-        if obj_fn is None:
-            raise MissingArgumentError(
-                "update needs the objective as a function of the parameters: "
-                "tx.update(grads, state, params, obj_fn=obj_fn)."
-            )
         following, now = next_keys(state.key, seed)
         leaves, structure = jax.tree.flatten(params)
         moving = [i for i, x in enumerate(leaves) if bits(x)]
@@ -124,7 +114,7 @@ def hutchinson_estimator_diag_hessian(random_seed: jax.Array | int | None = None
 _HUTCHINSON = hutchinson_estimator_diag_hessian()
 
 
-@transformation
+@transformation(needs={"params"}, complex=False)
 def scale_by_sophia(
     b1: Numeric = 0.965,
     b2: Numeric = 0.99,
@@ -183,7 +173,6 @@ def scale_by_sophia(
         )
 
     def update(updates, state, params=None, **extra):
-        require_params(params)
         count = safe_increment(state.count)
 
         def leaf(g, mu, nu, *, b1, c1, gamma, eps):

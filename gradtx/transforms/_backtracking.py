@@ -55,7 +55,9 @@ class ScaleByBacktrackingLinesearchState(NamedTuple):
     info: Inner
 
 
-@transformation
+@transformation(
+    needs={"params", "value", "grad", "value_fn"}, reach="tree", differentiable=False
+)
 def scale_by_backtracking_linesearch(
     max_backtracking_steps: int,
     slope_rtol: Numeric = 1e-4,

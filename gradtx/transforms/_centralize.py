@@ -14,7 +14,7 @@ from gradtx.core import (
 )
 
 
-@transformation
+@transformation(reach="leaf")
 def centralize(*, kept_axis: int = 0, axis_name: AxisName | None = None):
     """Subtract from each leaf of two axes or more its mean over all axes but one.
 

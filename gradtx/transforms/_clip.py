@@ -21,7 +21,6 @@ from gradtx.core import (
     leaf_norm,
     map_leaves,
     real_dtype,
-    require_params,
     scaled_norm,
     shards,
     transformation,
@@ -76,7 +75,7 @@ def clip(max_delta: Numeric):
     return init_empty_state, update
 
 
-@transformation
+@transformation(reach="tree")
 def clip_by_global_norm(max_norm: Numeric, *, axis_name: AxisName | None = None):
     """Shrink updates so that their global norm is at most `max_norm`.
 
@@ -128,7 +127,7 @@ def clip_by_global_norm(max_norm: Numeric, *, axis_name: AxisName | None = None)
     return init, update
 
 
-@transformation
+@transformation(reach="leaf")
 def clip_by_block_rms(threshold: Numeric, *, axis_name: AxisName | None = None):
     """Shrink each leaf so that its root mean square is at most `threshold`.
 
@@ -157,7 +156,7 @@ def clip_by_block_rms(threshold: Numeric, *, axis_name: AxisName | None = None):
     return init_empty_state, update
 
 
-@transformation
+@transformation(needs={"params"}, reach="leaf")
 def adaptive_grad_clip(
     clipping: Numeric,
     eps: Numeric = 1e-3,
@@ -194,7 +193,6 @@ def adaptive_grad_clip(
             root, scale = leaf_norm(g, units, axis_name=axis_name)
             return _bounded(g, root, scale, clipping * jnp.maximum(p_norm, eps))
 
-        require_params(params)
         bounded = map_leaves(leaf, updates, params, clipping=clipping, eps=eps)
         return bounded, state
 

@@ -12,7 +12,6 @@ from gradtx.core import (
     check_non_negative,
     hide,
     map_leaves,
-    require_params,
     resolve_mask,
     reveal,
     safe_increment,
@@ -31,7 +30,7 @@ class WeightDecaySchedule(NamedTuple):
 AddDecayedWeightsState = EmptyState
 
 
-@transformation
+@transformation(needs={"params"})
 def add_decayed_weights(
     weight_decay: ScalarOrSchedule = 0.0, mask: MaskOrFn | None = None
 ):
@@ -67,7 +66,6 @@ def add_decayed_weights(
         return WeightDecaySchedule(zero_count()) if scheduled else EmptyState()
 
     def update(updates, state, params=None, **extra):
-        require_params(params)
         factor = weight_decay(state.count) if callable(weight_decay) else weight_decay
         flags = None if mask is None else resolve_mask(mask, params)
         inside = updates if flags is None else hide(flags, updates)

@@ -12,15 +12,12 @@ import numpy as np
 
 from gradtx.core import (
     ArgumentError,
-    MissingArgumentError,
     ShapeError,
     bits,
     cast,
     check_shapes,
     check_structure,
     dtype_of,
-    require_params,
-    require_value,
     scalar_like,
     sum_leaves,
     working,
@@ -49,7 +46,7 @@ class Line(NamedTuple):
 
 
 def line_of(
-    value_fn: Callable[..., Any] | None,
+    value_fn: Callable[..., Any],
     params: Any,
     updates: Any,
     value: Any,
@@ -68,18 +65,9 @@ def line_of(
       extra: the extra arguments of `update`.
 
     Raises:
-      MissingArgumentError: if something is `None`.
       TreeMismatchError: if updates or gradient have another structure.
       ShapeError: if they have other shapes.
     """
-    require_params(params)
-    require_value(value)
-    if grad is None or value_fn is None:
-        missing = "grad" if grad is None else "value_fn"
-        raise MissingArgumentError(
-            f"a line search needs {missing}=: tx.update(grads, state, params, "
-            "value=value, grad=grads, value_fn=objective)."
-        )
     for tree, name in ((updates, "updates"), (grad, "grad")):
         check_structure(params, tree, "params", name)
         check_shapes(params, tree, name)

@@ -38,7 +38,7 @@ class AddNoiseState(NamedTuple):
     rng_key: Key
 
 
-@transformation
+@transformation(stochastic=True)
 def add_noise(
     eta: Numeric,
     gamma: Numeric,

@@ -8,14 +8,13 @@ from gradtx.core import (
     EmptyState,
     init_empty_state,
     map_leaves,
-    require_params,
     transformation,
 )
 
 NonNegativeParamsState = EmptyState
 
 
-@transformation
+@transformation(needs={"params"})
 def keep_params_nonnegative():
     """Change updates so that no parameter falls below 0; put it last.
 
@@ -38,6 +37,6 @@ def keep_params_nonnegative():
         def leaf(g, p):  # g, p: one leaf, same shape
             return jnp.where(p + g < 0, -p, g)
 
-        return map_leaves(leaf, updates, require_params(params)), state
+        return map_leaves(leaf, updates, params), state
 
     return init_empty_state, update

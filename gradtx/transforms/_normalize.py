@@ -16,7 +16,7 @@ from gradtx.core import (
 )
 
 
-@transformation
+@transformation(reach="tree")
 def normalize_by_update_norm(
     scale_factor: Numeric = 1.0,
     eps: Numeric = 1e-6,
@@ -66,7 +66,7 @@ def normalize_by_update_norm(
 NormalizeState = EmptyState
 
 
-@transformation
+@transformation(reach="tree")
 def normalize(*, axis_name: AxisName | None = None):
     """Divide the updates by their norm, and leave zeros as they are.
 

@@ -15,7 +15,6 @@ from gradtx.core import (
     check_non_negative,
     is_static,
     map_leaves,
-    require_value,
     safe_increment,
     transformation,
     zero_count,
@@ -42,7 +41,7 @@ class ReduceLROnPlateauState(NamedTuple):
     avg_value: Scalar
 
 
-@transformation
+@transformation(needs={"value"})
 def reduce_on_plateau(
     factor: float = 0.1,
     patience: int = 10,
@@ -108,7 +107,7 @@ def reduce_on_plateau(
         )
 
     def update(updates, state, params=None, *, value=None, **extra):
-        value = jnp.asarray(require_value(value)).astype(jnp.float32)
+        value = jnp.asarray(value).astype(jnp.float32)
         count = safe_increment(state.count)
         weight = count.astype(jnp.float32)
         mean = ((weight - 1) * state.avg_value + value) / weight

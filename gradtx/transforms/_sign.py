@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from gradtx.core import init_empty_state, map_leaves, transformation
 
 
-@transformation
+@transformation(scale_free=True)
 def scale_by_sign():
     """Replace updates by their sign: −1, 0 or 1, or a complex number of modulus 1.
 

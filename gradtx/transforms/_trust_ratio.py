@@ -14,7 +14,6 @@ from gradtx.core import (
     init_empty_state,
     leaf_norm,
     map_leaves,
-    require_params,
     shards,
     transformation,
 )
@@ -22,7 +21,7 @@ from gradtx.core import (
 ScaleByTrustRatioState = EmptyState
 
 
-@transformation
+@transformation(needs={"params"}, reach="leaf")
 def scale_by_trust_ratio(
     min_norm: Numeric = 0.0,
     trust_coefficient: Numeric = 1.0,
@@ -69,7 +68,7 @@ def scale_by_trust_ratio(
         scaled = map_leaves(
             leaf,
             updates,
-            require_params(params),
+            params,
             least=min_norm,
             coefficient=trust_coefficient,
             eps=eps,
@@ -79,7 +78,7 @@ def scale_by_trust_ratio(
     return init_empty_state, update
 
 
-@transformation
+@transformation(needs={"params"}, reach="leaf")
 def scale_by_param_block_norm(
     min_scale: Numeric = 1e-3, *, axis_name: AxisName | None = None
 ):
@@ -101,7 +100,7 @@ def scale_by_param_block_norm(
     return init_empty_state, _by_size(min_scale, axis_name, mean=False)
 
 
-@transformation
+@transformation(needs={"params"}, reach="leaf")
 def scale_by_param_block_rms(
     min_scale: Numeric = 1e-3, *, axis_name: AxisName | None = None
 ):
@@ -131,7 +130,7 @@ def _by_size(min_scale: Numeric, axis_name: AxisName | None, mean: bool):
                 size = size / math.sqrt(max(p.size * shards(p, axis_name), 1))
             return g * jnp.maximum(size, least)
 
-        scaled = map_leaves(leaf, updates, require_params(params), least=min_scale)
+        scaled = map_leaves(leaf, updates, params, least=min_scale)
         return scaled, state
 
     return update

@@ -106,7 +106,9 @@ class _Options(NamedTuple):
     precision: Numeric
 
 
-@transformation
+@transformation(
+    needs={"params", "value", "grad", "value_fn"}, reach="tree", differentiable=False
+)
 def scale_by_zoom_linesearch(
     max_linesearch_steps: int,
     max_learning_rate: Numeric | None = None,

@@ -104,7 +104,7 @@ def test_keys_survive_a_reset():
 def test_what_is_missing_is_named():
     p = {"w": jnp.ones(2)}
     tx = _make(gradtx, gradtx, opaque_mode=True)
-    with pytest.raises(gradtx.MissingArgumentError, match="grad_fn=grad_fn"):
+    with pytest.raises(gradtx.MissingArgumentError, match="sam: update needs grad_fn="):
         tx.update(p, tx.init(p), p)
     with pytest.raises(gradtx.ArgumentError, match="sync_period must be"):
         _make(gradtx, gradtx, sync_period=0)

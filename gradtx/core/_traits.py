@@ -1,0 +1,123 @@
+"""Say of a transformation what nothing but its author can know."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, get_args
+
+from gradtx.core._errors import ArgumentError, MissingArgumentError
+
+#: How far one element of a gradient reaches: itself, its leaf, or all leaves.
+Reach = Literal["element", "leaf", "tree"]
+#: What `update` takes: gradients like the parameters, one gradient per example along a
+#: leading axis, or gradients at the fast of two sets of parameters.
+Form = Literal["gradients", "examples", "pairs"]
+
+_REACHES = get_args(Reach)
+#: Each argument of `update` that may be needed, and how to give it.
+NEEDS = {
+    "params": "the current parameters, got params=None. "
+    "Call tx.update(grads, state, params).",
+    "value": "the value of the objective: tx.update(grads, state, params, value=value).",
+    "grad": "grad=, the gradient at the parameters: tx.update(grads, state, params, "
+    "value=value, grad=grads, value_fn=objective).",
+    "value_fn": "value_fn=, the objective: tx.update(grads, state, params, "
+    "value=value, grad=grads, value_fn=objective).",
+    "obj_fn": "obj_fn=, the objective as a function of the parameters: "
+    "tx.update(grads, state, params, obj_fn=objective).",
+    "grad_fn": "grad_fn=, the gradient as a function of the parameters and the "
+    "step: tx.update(grads, state, params, grad_fn=lambda params, i: ...).",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Traits:
+    """What a transformation needs, and how it behaves.
+
+    Declared where a transformation is defined; those of a chain or wrapper follow from
+    what is inside. `gradtx.testing` checks each claim.
+
+    Attributes:
+      needs: the arguments without which `update` raises: any of `"params"`, `"value"`,
+        `"grad"`, `"value_fn"`, `"obj_fn"` and `"grad_fn"`.
+      reach: how far one element of a gradient reaches: `"element"` where each element
+        of an update depends on its own history only, `"leaf"` where on its leaf's (a
+        norm, a matrix factor), `"tree"` where on all leaves (a global norm).
+      differentiable: whether derivatives through `update` are finite, a zero gradient
+        included.
+      stochastic: whether it draws random numbers.
+      complex: whether it takes complex leaves; those that do not raise `DtypeError`.
+      scale_free: whether gradients times a power of two give the same updates.
+      form: what `update` takes: `"gradients"`, `"examples"` (one gradient per example,
+        along a leading axis) or `"pairs"` (gradients at `params.fast`).
+      ulps: the number of units in the last place, of a leaf's largest element, by which
+        two compilations of one update may differ.
+      exempt: properties of `gradtx.testing` that do not apply, with the reason:
+        `{"P4": "noise moves parameters at a zero gradient"}`. A cell of a property is
+        named `"P4 bfloat16"`.
+    """
+
+    needs: frozenset[str] = frozenset()
+    reach: Reach = "element"
+    differentiable: bool = True
+    stochastic: bool = False
+    complex: bool = True
+    scale_free: bool = False
+    form: Form = "gradients"
+    ulps: int = 16
+    exempt: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        needs = {self.needs} if isinstance(self.needs, str) else self.needs
+        object.__setattr__(self, "needs", frozenset(needs))
+        if unknown := sorted(self.needs - NEEDS.keys()):
+            raise ArgumentError(
+                f"needs must be among {[*NEEDS]}, got {unknown[0]!r}.", "Traits"
+            )
+        if self.reach not in _REACHES:
+            raise ArgumentError(
+                f"reach must be one of {_REACHES}, got {self.reach!r}.", "Traits"
+            )
+        if self.form not in get_args(Form):
+            raise ArgumentError(
+                f"form must be one of {get_args(Form)}, got {self.form!r}.", "Traits"
+            )
+
+    def replace(self, **changes: Any) -> Traits:
+        """Return the same traits with some of them changed."""
+        return dataclasses.replace(self, **changes)
+
+
+def joined(traits: Iterable[Traits]) -> Traits:
+    """Return the traits of transformations that are applied together.
+
+    All that one needs is needed, the farthest reach is that of all, and what one cannot
+    do, all cannot. Freedom from scale is no property of parts: it must be declared.
+    """
+    return functools.reduce(_both, traits, Traits())
+
+
+def _both(a: Traits, b: Traits) -> Traits:
+    return Traits(
+        needs=a.needs | b.needs,
+        reach=max(a.reach, b.reach, key=_REACHES.index),
+        differentiable=a.differentiable and b.differentiable,
+        stochastic=a.stochastic or b.stochastic,
+        complex=a.complex and b.complex,
+        form=b.form if a.form == "gradients" else a.form,
+        ulps=max(a.ulps, b.ulps),
+        exempt={**a.exempt, **b.exempt},
+    )
+
+
+def require(needs: Iterable[str], given: Mapping[str, Any]) -> None:
+    """Raise where an argument of `update` that is needed is missing or `None`.
+
+    Raises:
+      MissingArgumentError: naming the argument and the call that gives it.
+    """
+    for name in NEEDS:
+        if name in needs and given.get(name) is None:
+            raise MissingArgumentError(f"update needs {NEEDS[name]}")
