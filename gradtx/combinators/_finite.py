@@ -11,16 +11,15 @@ from gradtx.combinators._when import update_if
 from gradtx.core import (
     AxisName,
     Count,
+    Flag,
     Inner,
     Link,
-    Scalar,
     all_max,
     as_transformation,
     bits,
     check_axes,
     check_count,
     safe_increment,
-    set_to_zero,
     transformation,
     varying_axes,
     varying_like,
@@ -42,7 +41,7 @@ class ApplyIfFiniteState(NamedTuple):
     """
 
     notfinite_count: Count
-    last_finite: Scalar
+    last_finite: Flag
     total_notfinite: Count
     inner_state: Inner
 
@@ -109,7 +108,7 @@ def apply_if_finite(
             state.inner_state,
             params,
             extra,
-            otherwise=set_to_zero(),
+            else_zero=True,
         )
         total = state.total_notfinite
         return updates, ApplyIfFiniteState(

@@ -22,6 +22,7 @@ from gradtx.core import (
     global_norm,
     map_leaves,
     safe_increment,
+    safe_sqrt,
     scalar_like,
     sum_leaves,
     transformation,
@@ -130,7 +131,7 @@ def mechanize(
         v = betas**2 * state.v + h**2
         r = betas * state.r + jnp.clip(h, -state.m, state.m) * state.s
         wealth = s_init / num_betas * m + jnp.maximum(r, 0)
-        s = jnp.divide(wealth, jnp.sqrt(v) + eps)
+        s = jnp.divide(wealth, safe_sqrt(v) + eps)
 
         def leaf(u, p, start, *, over, scale):
             total = u - (start - p) * over

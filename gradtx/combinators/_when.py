@@ -20,7 +20,6 @@ from gradtx.core import (
     hide,
     reveal,
     safe_increment,
-    set_to_zero,
     transformation,
     varying_like,
     zero_count,
@@ -139,7 +138,7 @@ def conditionally_mask(
         condition = should_transform_fn(state.step, **known)
         before = state.inner_state
         updates, after = update_if(
-            condition, inner, updates, before, params, extra, otherwise=set_to_zero()
+            condition, inner, updates, before, params, extra, else_zero=True
         )
         return updates, ConditionallyMaskState(safe_increment(state.step), after)
 
@@ -153,7 +152,8 @@ def update_if(
     state: Any,
     params: Any,
     extra: dict[str, Any],
-    otherwise: GradientTransformation | None = None,
+    *,
+    else_zero: bool = False,
 ) -> tuple[Any, Any]:
     """Return what `inner` makes of the updates and its state where a condition holds.
 
@@ -164,7 +164,7 @@ def update_if(
       condition: a bool or a number, other than 0 for yes.
       inner: what to apply.
       updates, state, params, extra: what its `update` gets.
-      otherwise: what to apply else, which keeps no state; by default nothing.
+      else_zero: whether updates are zero else; by default they are the gradients.
     """
     # float0 belongs to no branch: it goes around the condition
     moving = jax.tree.map(lambda g: dtype_of(g) != jax.dtypes.float0, updates)
@@ -176,8 +176,12 @@ def update_if(
             (shown, state), _typed_like((shown, state), (hide(moving, made), after))
         )
 
+    def zero(g: Any) -> jax.Array:
+        per_example = inner.traits.form == "examples"
+        return jnp.zeros_like(g[0] if per_example else g)
+
     def rest() -> tuple[Any, Any]:
-        kept = shown if otherwise is None else otherwise.update(shown, (), None)[0]
+        kept = jax.tree.map(zero, shown) if else_zero else shown
         kept = jax.tree.map(jnp.asarray, (kept, state))
         if jax.sharding.get_abstract_mesh().manual_axes:
             kept = varying_like(jax.eval_shape(run), kept)

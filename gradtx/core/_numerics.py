@@ -113,14 +113,24 @@ def abs_sq(x: jax.Array) -> jax.Array:
     return x * x
 
 
+def safe_sqrt(x: jax.Array) -> jax.Array:
+    """Return `√x` for x ≥ 0, with a derivative that is finite at 0.
+
+    Below the smallest normal number, about 1e-38 in float32, the root is that of this
+    number, so that 0 / √0 is 0 and no NaN.
+    """
+    return jnp.sqrt(jnp.maximum(x, jnp.finfo(x.dtype).tiny))
+
+
 def capped_abs_sq(x: jax.Array) -> jax.Array:
     """Return `|x|²`, real, and the largest finite number where it would overflow.
 
     A running mean of squares thus survives one gradient of 1e20 in float32. The
-    square of an infinity stays infinite.
+    largest is half of what the dtype holds, so that a mean divided by its weight does
+    not round to infinity. The square of an infinity stays infinite.
     """
     squares = abs_sq(x)
-    largest = jnp.finfo(squares.dtype).max
+    largest = jnp.finfo(squares.dtype).max / 2
     return jnp.where(jnp.isfinite(x), jnp.minimum(squares, largest), squares)
 
 

@@ -19,7 +19,8 @@ class Role(enum.Enum):
     """What a field of a state holds."""
 
     COUNT = "count"  #: an int32 scalar that counts and saturates
-    SCALAR = "scalar"  #: a float32 scalar (float64 beside 64-bit parameters)
+    SCALAR = "scalar"  #: one or a few float32 numbers (float64 beside 64-bit leaves)
+    FLAG = "flag"  #: a bool scalar
     PER_PARAM = "per_param"  #: the parameters' structure and shapes
     FACTORED = "factored"  #: something per parameter, of another shape
     KEY = "key"  #: a key of a random number generator, or its data
@@ -28,6 +29,7 @@ class Role(enum.Enum):
 
 Count: TypeAlias = Annotated[jax.Array, Role.COUNT]
 Scalar: TypeAlias = Annotated[jax.Array, Role.SCALAR]
+Flag: TypeAlias = Annotated[jax.Array, Role.FLAG]
 PerParam: TypeAlias = Annotated[Any, Role.PER_PARAM]
 Factored: TypeAlias = Annotated[Any, Role.FACTORED]
 Key: TypeAlias = Annotated[jax.Array, Role.KEY]

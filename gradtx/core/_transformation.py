@@ -246,11 +246,13 @@ def _signed_update(
     """Scope and guard `update`, sign its errors, give it only what it takes."""
     parameters = list(inspect.signature(update).parameters.values())
     by_place = [p for p in parameters if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)]
-    many = any(p.kind is p.VAR_POSITIONAL for p in by_place)
-    by_name = len(by_place) < 3 and not many
+    starred = any(p.kind is p.VAR_POSITIONAL for p in by_place)
+    by_name = len(by_place) < 3 and not starred
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
     named = {p.name for p in parameters if p.kind is not p.VAR_POSITIONAL}
     named -= {p.name for p in parameters[:3] if p.kind is not p.KEYWORD_ONLY}
+
+    per_example = traits.form == "examples"
 
     @functools.wraps(update)
     def scoped(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
@@ -258,9 +260,9 @@ def _signed_update(
             extra = {k: v for k, v in extra.items() if k in named}
         with jax.named_scope(f"gradtx/{name}"), signed(name):
             require(traits.needs, {"params": params, **extra})
-            if params is not None and traits.form == "gradients":
+            if params is not None and traits.form != "pairs":
                 check_structure(params, updates, "params", "updates")
-                check_shapes(params, updates, "updates")
+                check_shapes(params, updates, "updates", leading=per_example)
             if by_name:
                 known = {"params": params} if takes_all or "params" in named else {}
                 updates, new = update(updates, state, **known, **extra)

@@ -71,8 +71,16 @@ def check_structure(expected: Any, got: Any, expected_name: str, got_name: str) 
     )
 
 
-def check_shapes(expected: Any, got: Any, got_name: str) -> None:
+def check_shapes(
+    expected: Any, got: Any, got_name: str, *, leading: bool = False
+) -> None:
     """Raise where leaves of two trees of one structure differ in shape.
+
+    Args:
+      expected: a pytree of arrays, of shape-and-dtypes or of numbers.
+      got: another one.
+      got_name: how messages call it.
+      leading: whether leaves of `got` have one more axis, in front.
 
     Raises:
       ShapeError: naming the first such leaf and both shapes.
@@ -80,9 +88,11 @@ def check_shapes(expected: Any, got: Any, got_name: str) -> None:
     for (path, g), e in zip(
         jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(expected), strict=True
     ):
-        if shape_of(g) != shape_of(e):
+        wanted, found = shape_of(e), shape_of(g)
+        if found != wanted and not (leading and found and found[1:] == wanted):
+            shown = f"(examples, *{wanted})" if leading else f"{wanted}"
             raise ShapeError(
-                f"{got_name}{path_of(path)}: expected {shape_of(e)}, got {shape_of(g)}. "
+                f"{got_name}{path_of(path)}: expected {shown}, got {found}. "
                 "Nothing is broadcast: reshape it, or make the state anew by init."
             )
 

@@ -203,7 +203,7 @@ def _fields_converted(template: Any, source: Any, way: _Direction, path: str) ->
     unread = [
         name
         for name, kind in roles(source).items()
-        if name not in made and kind not in (Role.COUNT, Role.SCALAR)
+        if name not in made and kind not in (Role.COUNT, Role.SCALAR, Role.FLAG)
     ]
     if unread:
         raise TreeMismatchError(
@@ -254,7 +254,7 @@ def _has_moments(state: Any) -> bool:
         return any(map(_has_moments, state))
     kinds = set(roles(state).values())
     if kinds or type(state).__name__ in _THIN or not hasattr(state, "_fields"):
-        return bool(kinds - {Role.COUNT, Role.SCALAR})
+        return bool(kinds - {Role.COUNT, Role.SCALAR, Role.FLAG})
     return bool(jax.tree.leaves(state))
 
 

@@ -15,6 +15,7 @@ from gradtx.core import (
     check_non_negative,
     map_leaves,
     safe_increment,
+    safe_sqrt,
     transformation,
 )
 from gradtx.optimizers._adabelief import ScaleByBeliefState
@@ -62,7 +63,7 @@ def scale_by_acprop(
         def leaf(g, mu, nu, *, b1, b2, eps, eps_root, weight, first):
             power = jnp.where(first > 0, 1, nu / weight)
             nu = b2 * nu + (1 - b2) * capped_abs_sq(g - mu) + eps_root
-            return g / (jnp.sqrt(power) + eps), b1 * mu + (1 - b1) * g, nu
+            return g / (safe_sqrt(power) + eps), b1 * mu + (1 - b1) * g, nu
 
         updates, mu, nu = map_leaves(
             leaf,

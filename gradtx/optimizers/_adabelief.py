@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
-
 from gradtx.core import (
     Count,
     Numeric,
@@ -17,6 +15,7 @@ from gradtx.core import (
     check_non_negative,
     map_leaves,
     safe_increment,
+    safe_sqrt,
     transformation,
 )
 from gradtx.optimizers._adam import corrected_mean, decays, init_moments
@@ -77,7 +76,7 @@ def scale_by_belief(
             mu = b1 * mu + (1 - b1) * g
             nu = b2 * nu + (1 - b2) * capped_abs_sq(g - mu) + eps_root
             mean = corrected_mean(g, mu, b1, c1, c1_next, nesterov)
-            return mean / (jnp.sqrt(nu / c2) + eps), mu, nu
+            return mean / (safe_sqrt(nu / c2) + eps), mu, nu
 
         updates, mu, nu = map_leaves(
             leaf,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
-
 from gradtx.core import (
     Count,
     DTypeLike,
@@ -20,6 +18,7 @@ from gradtx.core import (
     check_non_negative,
     map_leaves,
     safe_increment,
+    safe_sqrt,
     second_moment_like,
     transformation,
     zero_count,
@@ -125,7 +124,7 @@ def scale_by_adam(
         def leaf(g, mu, nu, *, b1, b2, eps, eps_root, c1, c2, c1_next):
             mu, nu = next_moments(g, mu, nu, b1, b2)
             mean = corrected_mean(g, mu, b1, c1, c1_next, nesterov)
-            return mean / (jnp.sqrt(nu / c2 + eps_root) + eps), mu, nu
+            return mean / (safe_sqrt(nu / c2 + eps_root) + eps), mu, nu
 
         updates, mu, nu = map_leaves(
             leaf,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
-
 from gradtx.core import (
     Count,
     MaskOrFn,
@@ -19,6 +17,7 @@ from gradtx.core import (
     check_non_negative,
     map_leaves,
     safe_increment,
+    safe_sqrt,
     second_moment_like,
     transformation,
     zero_count,
@@ -94,7 +93,7 @@ def scale_by_adan(
             m = b1 * m + (1 - b1) * g
             v = b2 * v + (1 - b2) * d
             n = b3 * n + (1 - b3) * capped_abs_sq(g + b2 * d)
-            u = (m / c1 + b2 * v / c2) / (jnp.sqrt(n / c3 + eps_root) + eps)
+            u = (m / c1 + b2 * v / c2) / (safe_sqrt(n / c3 + eps_root) + eps)
             return u, m, v, n, g
 
         updates, m, v, n, g = map_leaves(

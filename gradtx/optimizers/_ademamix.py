@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
-
 from gradtx.core import (
     Count,
     DTypeLike,
@@ -20,6 +18,7 @@ from gradtx.core import (
     check_non_negative,
     map_leaves,
     safe_increment,
+    safe_sqrt,
     second_moment_like,
     transformation,
     value_at,
@@ -95,7 +94,7 @@ def scale_by_ademamix(
         def leaf(g, m1, m2, nu, *, b1, b2, b3, alpha, eps, eps_root, c1, c2):
             m1, nu = next_moments(g, m1, nu, b1, b2)
             m2 = b3 * m2 + (1 - b3) * g
-            u = (m1 / c1 + alpha * m2) / (jnp.sqrt(nu / c2 + eps_root) + eps)
+            u = (m1 / c1 + alpha * m2) / (safe_sqrt(nu / c2 + eps_root) + eps)
             return u, m1, m2, nu
 
         updates, m1, m2, nu = map_leaves(
@@ -204,7 +203,7 @@ def scale_by_simplified_ademamix(
         def leaf(g, m, n, *, b1, b2, alpha, eps, eps_root, c2):
             m = b1 * m + g
             n = b2 * n + (1 - b2) * capped_abs_sq(g)
-            return (m + alpha * g) / (jnp.sqrt(n / c2 + eps_root) + eps), m, n
+            return (m + alpha * g) / (safe_sqrt(n / c2 + eps_root) + eps), m, n
 
         updates, m, n = map_leaves(
             leaf,

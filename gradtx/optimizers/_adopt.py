@@ -17,6 +17,7 @@ from gradtx.core import (
     check_positive,
     map_leaves,
     safe_increment,
+    safe_sqrt,
     scalar_dtype,
     transformation,
 )
@@ -66,7 +67,7 @@ def scale_by_adopt(
         bound = t**0.25 if clip_value_fn is None else clip_value_fn(t)
 
         def leaf(g, mu, nu, *, b1, b2, eps, bound, first):
-            n = g / jnp.maximum(jnp.sqrt(nu), eps)
+            n = g / jnp.maximum(safe_sqrt(nu), eps)
             if use_clipping:
                 n = _bounded(n, bound)
             later = b1 * mu + (1 - b1) * n

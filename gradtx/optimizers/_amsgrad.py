@@ -18,6 +18,7 @@ from gradtx.core import (
     check_non_negative,
     map_leaves,
     safe_increment,
+    safe_sqrt,
     second_moment_like,
     transformation,
 )
@@ -81,7 +82,7 @@ def scale_by_amsgrad(
         def leaf(g, mu, nu, top, *, b1, b2, eps, eps_root, c1, c2):
             mu, nu = next_moments(g, mu, nu, b1, b2)
             top = jnp.maximum(top, nu)
-            return (mu / c1) / (jnp.sqrt(top / c2 + eps_root) + eps), mu, nu, top
+            return (mu / c1) / (safe_sqrt(top / c2 + eps_root) + eps), mu, nu, top
 
         updates, mu, nu, nu_max = map_leaves(
             leaf,

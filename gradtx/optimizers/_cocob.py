@@ -73,7 +73,8 @@ def scale_by_cocob(alpha: Numeric = 100.0, eps: Numeric = 1e-8):
             total = total + jnp.abs(g)
             reward = jnp.maximum(reward - g * (p - start), 0)
             c = c - g
-            bet = c / jnp.maximum(total + top, alpha * top)
+            # that of the paper, c/max(total + top, alpha·top), where sums are in range
+            bet = (c / top) / jnp.maximum(total / top + 1, alpha)
             return start - p + bet * (1 + reward / top), c, top, total, reward
 
         updates, *sums = map_leaves(

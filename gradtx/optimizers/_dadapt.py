@@ -20,6 +20,7 @@ from gradtx.core import (
     check_positive,
     map_leaves,
     safe_increment,
+    safe_sqrt,
     scalar_like,
     second_moment_like,
     sum_leaves,
@@ -124,7 +125,7 @@ def dadapt_adamw(
         size = state.estim_lr * rate.astype(real)
 
         def seen(g, v, s):
-            return jnp.conj(g) * s / (jnp.sqrt(v) + eps)
+            return jnp.conj(g) * s / (safe_sqrt(v) + eps)
 
         product = sum_leaves(
             seen, updates, state.exp_avg_sq, state.grad_sum, axis_name=axis_name
@@ -134,7 +135,7 @@ def dadapt_adamw(
             m = b1 * m + (1 - b1) * size * g
             v = b2 * v + (1 - b2) * capped_abs_sq(g)
             s = slow * s + (1 - slow) * size * g
-            return -decay * size * p - m / (jnp.sqrt(v) + eps), m, v, s
+            return -decay * size * p - m / (safe_sqrt(v) + eps), m, v, s
 
         updates, m, v, s = map_leaves(
             leaf,

@@ -12,6 +12,7 @@ from gradtx.core import (
     AxisName,
     DTypeLike,
     Factored,
+    Flag,
     MaskOrFn,
     Numeric,
     PerParam,
@@ -27,6 +28,7 @@ from gradtx.core import (
     global_norm,
     leaf_norm,
     map_leaves,
+    safe_sqrt,
     scalar_like,
     transformation,
     working,
@@ -47,7 +49,7 @@ class DoGState(NamedTuple):
       sum_sq_norm_grads: the sum of the squared norms of the gradients.
     """
 
-    is_init_step: Scalar
+    is_init_step: Flag
     init_params: PerParam
     max_dist: Scalar
     sum_sq_norm_grads: Scalar
@@ -131,7 +133,7 @@ def scale_by_dog(
         far = jnp.maximum(state.max_dist, far.astype(real))
         squares = _squares(updates, axis_name).astype(real)
         total = jnp.minimum(state.sum_sq_norm_grads + squares, jnp.finfo(real).max)
-        rate = _quotient(far, jnp.sqrt(total + eps))
+        rate = _quotient(far, safe_sqrt(total + eps))
         if kind == "learning_rate":
             rate = jnp.where(state.is_init_step, jnp.asarray(size, real), rate)
         updates = map_leaves(_scaled, updates, rate=rate)
@@ -211,7 +213,7 @@ def scale_by_dowg(
         squares = far * _squares(updates, axis_name).astype(real)
         total = state.weighted_sq_norm_grads + squares
         total = jnp.minimum(total, jnp.finfo(real).max)
-        rate = _quotient(far, jnp.sqrt(total) + eps)
+        rate = _quotient(far, safe_sqrt(total) + eps)
         updates = map_leaves(_scaled, updates, rate=rate)
         return updates, DoWGState(state.init_params, total, far)
 
@@ -300,7 +302,7 @@ def scale_by_distance_over_gradients(
             far = jnp.maximum(far, gone)
             total = total + capped_abs_sq(leaf_norm(g, axis_name=axis_name).value)
             total = jnp.minimum(total, jnp.finfo(total.dtype).max)
-            return factor * _quotient(far, jnp.sqrt(total + eps)) * g, far, total
+            return factor * _quotient(far, safe_sqrt(total + eps)) * g, far, total
 
         updates, far, total = map_leaves(
             leaf,

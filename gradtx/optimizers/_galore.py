@@ -20,6 +20,7 @@ from gradtx.core import (
     cast,
     chain,
     check_count,
+    check_shapes,
     check_structure,
     dtype_of,
     safe_increment,
@@ -141,6 +142,11 @@ def scale_by_galore(
             for g, d in zip(leaves, dims_of(updates), strict=True)
         ]
         axes = {i: d for i, d in enumerate(dims) if d is not None}
+        wanted = list(old)
+        for i, d in axes.items():
+            m, n, r = sizes(leaves[i], d)
+            wanted[i] = jax.ShapeDtypeStruct((min(m, n), r), old[i].dtype)
+        check_shapes(structure.unflatten(wanted), state.projector, "state.projector")
         matrices = {i: d.fold(working(leaves[i]))[0] for i, d in axes.items()}
 
         def fresh():

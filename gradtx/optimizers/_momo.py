@@ -21,6 +21,7 @@ from gradtx.core import (
     global_norm,
     map_leaves,
     safe_increment,
+    safe_sqrt,
     scalar_like,
     second_moment_like,
     sum_leaves,
@@ -204,7 +205,7 @@ def momo_adam(
         c1, c2 = bias_correction(b1, count), bias_correction(b2, count)
 
         def scaled(m, v, c2):
-            return m / (jnp.sqrt(v / c2) + eps)
+            return m / (safe_sqrt(v / c2) + eps)
 
         norm = sum_leaves(
             lambda m, v: jnp.conj(m) * scaled(m, v, c2.astype(v.dtype)),

@@ -25,6 +25,7 @@ from gradtx.core import (
     map_leaves,
     real_dtype,
     safe_increment,
+    safe_sqrt,
     transformation,
     value_at,
     widened,
@@ -110,7 +111,7 @@ def scale_by_novograd(
                 jnp.where(jnp.isinf(norm), norm, jnp.minimum(norm, top))
             )
             nu = jnp.where(first > 0, square, b2 * nu + (1 - b2) * square)
-            mu = b1 * mu + g / (jnp.sqrt(nu + eps_root) + eps) + wd * p
+            mu = b1 * mu + g / (safe_sqrt(nu + eps_root) + eps) + wd * p
             return mu, mu, nu
 
         read = (params,) if decays else ()

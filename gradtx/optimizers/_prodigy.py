@@ -20,6 +20,7 @@ from gradtx.core import (
     copies,
     map_leaves,
     safe_increment,
+    safe_sqrt,
     scalar_like,
     second_moment_like,
     sum_leaves,
@@ -150,7 +151,7 @@ def prodigy(
         estimate = jnp.maximum(d, jnp.where(length > 0, guess, 0))
 
         def leaf(g, m, v, p, *, eps, decay, size, estimate):
-            return -size * (m / (jnp.sqrt(v) + estimate * eps) + decay * p)
+            return -size * (m / (safe_sqrt(v) + estimate * eps) + decay * p)
 
         updates = map_leaves(
             leaf,

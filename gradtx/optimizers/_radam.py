@@ -14,6 +14,7 @@ from gradtx.core import (
     check_non_negative,
     map_leaves,
     safe_increment,
+    safe_sqrt,
     scalar_dtype,
     transformation,
 )
@@ -82,7 +83,7 @@ def scale_by_radam(
         ):  # g, mu, nu: one leaf, same shape
             mu, nu = next_moments(g, mu, nu, b1, b2)
             mean = corrected_mean(g, mu, b1, c1, c1_next, nesterov)
-            rectified = r * mean / (jnp.sqrt(nu / c2 + eps_root) + eps)
+            rectified = r * mean / (safe_sqrt(nu / c2 + eps_root) + eps)
             return jnp.where(trusted > 0, rectified, mean), mu, nu
 
         updates, mu, nu = map_leaves(

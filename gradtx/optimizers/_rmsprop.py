@@ -19,6 +19,7 @@ from gradtx.core import (
     check_non_negative,
     map_leaves,
     safe_increment,
+    safe_sqrt,
     second_moment_like,
     transformation,
     zero_count,
@@ -158,7 +159,7 @@ def _normalised(decay, eps, initial_scale, eps_in_sqrt, debias, centered):
                 # a variance is known only to rounding of the mean of squares
                 known = jnp.finfo(power.dtype).eps * power
                 power = jnp.maximum(power - capped_abs_sq(mu[0] / weight), known)
-            root = jnp.sqrt(power + eps) if eps_in_sqrt else jnp.sqrt(power) + eps
+            root = jnp.sqrt(power + eps) if eps_in_sqrt else safe_sqrt(power) + eps
             return g / root, nu, *mu
 
         old = (state.nu, state.mu) if centered else (state.nu,)

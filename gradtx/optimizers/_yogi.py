@@ -14,6 +14,7 @@ from gradtx.core import (
     full_like,
     map_leaves,
     safe_increment,
+    safe_sqrt,
     second_moment_like,
     transformation,
     zero_count,
@@ -72,7 +73,7 @@ def scale_by_yogi(
             mu = b1 * mu + (1 - b1) * g
             square = capped_abs_sq(g)
             nu = nu - (1 - b2) * jnp.sign(nu - square) * square
-            return (mu / c1) / (jnp.sqrt(nu / c2 + eps_root) + eps), mu, nu
+            return (mu / c1) / (safe_sqrt(nu / c2 + eps_root) + eps), mu, nu
 
         updates, mu, nu = map_leaves(
             leaf,

@@ -131,7 +131,7 @@ def scale_by_backtracking_linesearch(
         value_fn=None,
         **extra,
     ):
-        line = line_of(value_fn, params, updates, value, grad, extra)
+        line = line_of(value_fn, params, updates, value, grad, extra, state.grad)
         real = line.dtype
         share, shrink, grow, most, free, part = numbers(options, real)
         value = jnp.asarray(value).astype(real)

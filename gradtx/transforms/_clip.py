@@ -21,6 +21,7 @@ from gradtx.core import (
     leaf_norm,
     map_leaves,
     real_dtype,
+    require_real,
     scaled_norm,
     shards,
     transformation,
@@ -44,7 +45,7 @@ class ClipByGlobalNormState(NamedTuple):
 _LEAVE_OUT = "To switch clipping off, leave the link out of the chain."
 
 
-@transformation
+@transformation(complex=False)
 def clip(max_delta: Numeric):
     """Bound every element of the updates.
 
@@ -55,6 +56,7 @@ def clip(max_delta: Numeric):
 
     Raises:
       ArgumentError: if `max_delta` is not positive.
+      DtypeError: if an update is complex.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -68,7 +70,7 @@ def clip(max_delta: Numeric):
 
     def update(updates, state, params=None, **extra):
         def leaf(g, *, max_delta):
-            return jnp.clip(g, -max_delta, max_delta)
+            return jnp.clip(require_real(g), -max_delta, max_delta)
 
         return map_leaves(leaf, updates, max_delta=max_delta), state
 

@@ -52,6 +52,7 @@ def line_of(
     value: Any,
     grad: Any,
     extra: dict[str, Any],
+    kept: Any = None,
 ) -> Line:
     """Return the line through `params` along `updates`.
 
@@ -63,12 +64,16 @@ def line_of(
       value: the objective there.
       grad: its gradient there, as `jax.grad` gives it.
       extra: the extra arguments of `update`.
+      kept: the gradient in the state, if it holds one.
 
     Raises:
       TreeMismatchError: if updates or gradient have another structure.
       ShapeError: if they have other shapes.
     """
-    for tree, name in ((updates, "updates"), (grad, "grad")):
+    trees = {"updates": updates, "grad": grad, "state.grad": kept}
+    for name, tree in trees.items():
+        if tree is None:
+            continue
         check_structure(params, tree, "params", name)
         check_shapes(params, tree, name)
     leaves, structure = jax.tree.flatten(params)

@@ -95,7 +95,10 @@ def differentially_private_aggregate(
         following, now = next_keys(state.rng_key, start)
         leaves, structure = jax.tree.flatten(updates)
         used = [i for i, g in enumerate(leaves) if dtype_of(g) != jax.dtypes.float0]
-        sums, _ = per_example_global_norm_clip([leaves[i] for i in used], l2_norm_clip)
+        sums: list[Any] = []
+        if used:
+            given = [leaves[i] for i in used]
+            sums, _ = per_example_global_norm_clip(given, l2_norm_clip)
         made: list[Any] = [
             np.zeros(shape_of(g)[1:], dtype_of(g)) for g in leaves
         ]  # what float0 becomes

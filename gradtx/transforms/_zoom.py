@@ -203,7 +203,7 @@ def scale_by_zoom_linesearch(
         value_fn=None,
         **extra,
     ):
-        line = line_of(value_fn, params, updates, value, grad, extra)
+        line = line_of(value_fn, params, updates, value, grad, extra, state.grad)
         guess = jnp.ones((), line.dtype)
         if initial_guess_strategy == "keep":
             last = state.learning_rate.astype(line.dtype)
