@@ -66,6 +66,7 @@ from gradtx.core import (
     Params as Params,
     PerParam as PerParam,
     PRNGKey as PRNGKey,
+    Report as Report,
     Role as Role,
     Scalar as Scalar,
     ScalarOrSchedule as ScalarOrSchedule,

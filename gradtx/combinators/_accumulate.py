@@ -16,6 +16,7 @@ from gradtx.core import (
     Inner,
     Link,
     PerParam,
+    Report,
     as_transformation,
     check_count,
     dtype_of,
@@ -49,7 +50,7 @@ class MultiStepsState(NamedTuple):
     gradient_step: Count
     inner_opt_state: Inner
     acc_grads: PerParam
-    skip_state: Any = ()
+    skip_state: Report = ()
 
 
 @transformation

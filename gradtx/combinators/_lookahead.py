@@ -16,6 +16,7 @@ from gradtx.core import (
     as_transformation,
     check_count,
     copies,
+    dtype_of,
     map_leaves,
     safe_increment,
     transformation,
@@ -123,6 +124,10 @@ def lookahead(
             outputs=2,
             share=slow_step_size,
             sync=sync,
+        )
+        # an integer leaf, whose gradient is float0, moves in neither set
+        slow = jax.tree.map(
+            lambda u, s: u if dtype_of(u) == jax.dtypes.float0 else s, fast, slow
         )
         if reset_state:
             fast_state = chosen(sync, fast_optimizer.init(params.fast), fast_state)

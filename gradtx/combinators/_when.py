@@ -10,11 +10,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.core import (
+    ArgumentError,
     Count,
     GradientTransformation,
     Inner,
     Link,
     as_transformation,
+    bits,
     cast,
     dtype_of,
     hide,
@@ -165,30 +167,49 @@ def update_if(
       inner: what to apply.
       updates, state, params, extra: what its `update` gets.
       else_zero: whether updates are zero else; by default they are the gradients.
+
+    Raises:
+      ArgumentError: if gradients per example would be passed on.
     """
     # float0 belongs to no branch: it goes around the condition
     moving = jax.tree.map(lambda g: dtype_of(g) != jax.dtypes.float0, updates)
-    shown = hide(moving, updates)
+    form = inner.traits.form
+    if form == "examples" and not else_zero:
+        raise ArgumentError(
+            f"gradients per example cannot be passed on, as {inner.name} makes one of "
+            "them. Put it in front of the condition."
+        )
+
+    def each(change: Callable[[Any], Any], made: Any) -> Any:
+        """Change updates, or both sets of a pair."""
+        return type(made)(*map(change, made)) if form == "pairs" else change(made)
+
+    def typed() -> Any:
+        """Return the types of what comes out, in the form that `inner` gives it."""
+        if form == "examples":
+            rows = jax.tree.map(lambda g: g[0] if bits(g) else g, updates)
+            return hide(moving, rows)
+        if form == "pairs":
+            still = hide(moving, jax.tree.map(jnp.zeros_like, params.slow))
+            return type(params)(hide(moving, updates), still)
+        return hide(moving, updates)
+
+    shown = typed()
 
     def run() -> tuple[Any, Any]:
         made, after = inner.update(updates, state, params, **extra)
-        return varying_like(
-            (shown, state), _typed_like((shown, state), (hide(moving, made), after))
-        )
-
-    def zero(g: Any) -> jax.Array:
-        per_example = inner.traits.form == "examples"
-        return jnp.zeros_like(g[0] if per_example else g)
+        made = each(lambda tree: hide(moving, tree), made)
+        return varying_like((shown, state), _typed_like((shown, state), (made, after)))
 
     def rest() -> tuple[Any, Any]:
-        kept = jax.tree.map(zero, shown) if else_zero else shown
+        kept = jax.tree.map(jnp.zeros_like, shown) if else_zero else shown
         kept = jax.tree.map(jnp.asarray, (kept, state))
         if jax.sharding.get_abstract_mesh().manual_axes:
             kept = varying_like(jax.eval_shape(run), kept)
         return kept
 
     made, after = lax.cond(jnp.asarray(condition).astype(bool), run, rest)
-    return reveal(moving, made, updates), after
+    return each(lambda tree: reveal(moving, tree, updates), made), after
 
 
 def _typed_like(old: Any, new: Any) -> Any:

@@ -122,6 +122,16 @@ def safe_sqrt(x: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.maximum(x, jnp.finfo(x.dtype).tiny))
 
 
+def capped(x: jax.Array) -> jax.Array:
+    """Return real `x` with finite magnitudes of 8e28 at most in float32.
+
+    Sums of products with numbers of usual size then stay in range: of the largest float
+    to the power 3/4, the rest is room. Infinity and NaN stay what they are.
+    """
+    most = float(jnp.finfo(x.dtype).max) ** 0.75
+    return jnp.where(jnp.isinf(x), x, jnp.clip(x, -most, most))
+
+
 def capped_abs_sq(x: jax.Array) -> jax.Array:
     """Return `|x|²`, real, and the largest finite number where it would overflow.
 

@@ -11,6 +11,7 @@ from gradtx.core import (
     Numeric,
     PerParam,
     ScalarOrSchedule,
+    capped,
     chain,
     check_positive,
     copies,
@@ -40,7 +41,7 @@ class COCOBState(NamedTuple):
     reward: PerParam
 
 
-@transformation(needs={"params"}, complex=False)
+@transformation(needs={"params"}, complex=False, scale_free=True)
 def scale_by_cocob(alpha: Numeric = 100.0, eps: Numeric = 1e-8):
     """Move to where a coin-betting strategy stands.
 
@@ -68,13 +69,12 @@ def scale_by_cocob(alpha: Numeric = 100.0, eps: Numeric = 1e-8):
 
     def update(updates, state, params=None, **extra):
         def leaf(g, c, top, total, reward, start, p, *, alpha):
-            require_real(g)
+            g = capped(require_real(g))
             top = jnp.maximum(top, jnp.abs(g))
             total = total + jnp.abs(g)
             reward = jnp.maximum(reward - g * (p - start), 0)
             c = c - g
-            # that of the paper, c/max(total + top, alpha·top), where sums are in range
-            bet = (c / top) / jnp.maximum(total / top + 1, alpha)
+            bet = c / jnp.maximum(total + top, alpha * top)
             return start - p + bet * (1 + reward / top), c, top, total, reward
 
         updates, *sums = map_leaves(
@@ -91,7 +91,7 @@ def scale_by_cocob(alpha: Numeric = 100.0, eps: Numeric = 1e-8):
     return init, update
 
 
-@transformation
+@transformation(scale_free=True)
 def cocob(
     learning_rate: ScalarOrSchedule = 1.0,
     alpha: Numeric = 100.0,

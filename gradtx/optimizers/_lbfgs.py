@@ -85,8 +85,8 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True):
 
     Source: Liu and Nocedal 1989; Nocedal and Wright 2006, Algorithms 7.4 and 7.5.
 
-    Differs from optax: a pair with `s·y ≤ 0` gets weight 0, so that the estimate stays
-    positive; there only `s·y = 0` does.
+    Differs from optax: a pair with `s·y ≤ 0`, or with products that overflow, gets weight
+    0, so that the estimate stays positive and finite; there only `s·y = 0` does.
     """
 
     check_count(1, memory_size=memory_size)
@@ -122,7 +122,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True):
         s = list(map(difference, inside(params), inside(state.params)))
         y = list(map(difference, g, inside(state.updates)))
         along, square = _dot(s, y).astype(real), _dot(y, y).astype(real)
-        good = along > 0
+        good = (along > 0) & jnp.isfinite(along) & jnp.isfinite(square)
         weight = jnp.where(good, 1 / jnp.where(good, along, 1), 0)
         slot = (state.count - 1) % memory_size
         put = lambda memory, x: memory.at[slot].set(cast(x, memory.dtype))
@@ -132,6 +132,7 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True):
         scale = jnp.ones((), real)
         if scale_init_precond:
             first = 1 / jnp.maximum(global_norm(g).astype(real), 1)
+            first = jnp.maximum(first, jnp.finfo(real).tiny)
             usable = good & (square > 0)
             later = jnp.where(usable, along / jnp.where(usable, square, 1), 1)
             scale = jnp.where(started, later, first)
@@ -167,13 +168,18 @@ def _filled(tree: Any, free: list[int], leaves: list[Any]) -> Any:
 def _two_loops(g: Any, s: Any, y: Any, weights: Any, scale: Any, order: Any) -> Any:
     """Return `H·g`; `order` lists the memory's slots from the oldest to the newest."""
 
+    def weighted(i, product):
+        # a pair without weight may have a product that is not finite
+        product = product.astype(weights.dtype)
+        return jnp.where(weights[i] == 0, 0, weights[i] * product)
+
     def newest_first(q, i):
-        alpha = weights[i] * _dot([x[i] for x in s], q).astype(weights.dtype)
+        alpha = weighted(i, _dot([x[i] for x in s], q))
         return _add(q, -alpha, [x[i] for x in y]), alpha
 
     def oldest_first(r, step):
         i, alpha = step
-        beta = weights[i] * _dot([x[i] for x in y], r).astype(weights.dtype)
+        beta = weighted(i, _dot([x[i] for x in y], r))
         return _add(r, alpha - beta, [x[i] for x in s]), None
 
     q, alphas = lax.scan(newest_first, g, order, reverse=True)

@@ -15,6 +15,7 @@ from gradtx.core import (
     Scalar,
     ScalarOrSchedule,
     bias_correction,
+    capped,
     capped_abs_sq,
     check_decay,
     check_non_negative,
@@ -71,7 +72,7 @@ class MomoAdamState(NamedTuple):
     step_size: Scalar = None  # type: ignore[assignment]
 
 
-@transformation(needs={"params", "value"}, reach="tree")
+@transformation(needs={"params", "value"}, reach="tree", ulps=512)
 def momo(
     learning_rate: ScalarOrSchedule = 1.0,
     beta: Numeric = 0.9,
@@ -145,7 +146,7 @@ def momo(
     return init, update
 
 
-@transformation(needs={"params", "value"}, reach="tree")
+@transformation(needs={"params", "value"}, reach="tree", ulps=512)
 def momo_adam(
     learning_rate: ScalarOrSchedule = 1e-2,
     b1: Numeric = 0.9,
@@ -236,7 +237,9 @@ def _products(updates, m, params, axis_name, dtype):
     """Return the products of the gradients and of their mean with the parameters."""
 
     def product(x, p):
-        return jnp.conj(x) * p
+        if jnp.iscomplexobj(x):
+            return jnp.real(jnp.conj(x) * p)
+        return capped(x) * p
 
     return (
         sum_leaves(product, updates, params, axis_name=axis_name).astype(dtype),

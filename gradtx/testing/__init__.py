@@ -4,6 +4,9 @@
 `python -m gradtx.testing.compare` measures gradtx beside optax.
 """
 
+from gradtx.testing._catalogue import (
+    catalogue as catalogue,
+)
 from gradtx.testing._property import (
     PROPERTIES as PROPERTIES,
     Property as Property,
@@ -17,4 +20,8 @@ from gradtx.testing._report import (
     Report as Report,
     Result as Result,
     check_transformation as check_transformation,
+)
+from gradtx.testing._subject import (
+    Library as Library,
+    Subject as Subject,
 )

@@ -30,6 +30,7 @@ class Property:
         `"x64 "` is checked with 64-bit numbers enabled.
       check: `(subject, cell) -> None`; raises where the claim does not hold.
       abstract: whether nothing is computed but shapes and dtypes.
+      heavy: those of its cells that take seconds.
     """
 
     code: str
@@ -37,6 +38,7 @@ class Property:
     cells: tuple[str, ...]
     check: Callable[[Subject, str], None]
     abstract: bool
+    heavy: tuple[str, ...] = ()
 
     def run(self, subject: Subject, cell: str) -> None:
         """Check one cell.
@@ -54,16 +56,16 @@ PROPERTIES: dict[str, Property] = {}
 
 
 def declare(
-    code: str, claim: str, *cells: str, abstract: bool = False
+    code: str,
+    claim: str,
+    *cells: str,
+    abstract: bool = False,
+    heavy: tuple[str, ...] = (),
 ) -> Callable[[Callable[[Subject, str], None]], Callable[[Subject, str], None]]:
-    """Make a function `(subject, cell) -> None` a property, or a part of one.
-
-    A property may have several parts, each with cells of its own; the first states the
-    claim.
-    """
+    """Make a function `(subject, cell) -> None` the property `code`."""
 
     def wrap(check: Callable[[Subject, str], None]) -> Callable[[Subject, str], None]:
-        PROPERTIES[code] = Property(code, claim, cells, check, abstract)
+        PROPERTIES[code] = Property(code, claim, cells, check, abstract, heavy)
         return check
 
     return wrap

@@ -12,7 +12,10 @@ from gradtx.testing._subject import Subject
 
 
 def conformance(
-    transformations: Iterable[Any], properties: Iterable[str] | None = None
+    transformations: Iterable[Any],
+    properties: Iterable[str] | None = None,
+    *,
+    heavy: bool = True,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Parametrise a test function over transformations and properties.
 
@@ -23,6 +26,7 @@ def conformance(
     Args:
       transformations: transformations, or pairs `(name, transformation)`.
       properties: the codes of those to check; by default all.
+      heavy: whether to check cells that take seconds, too.
 
     Example:
       >>> import gradtx
@@ -41,7 +45,7 @@ def conformance(
         subject = functools.cache(functools.partial(Subject, tx))
         cases += [
             pytest.param(
-                functools.partial(_check, subject, code),
+                functools.partial(_check, subject, code, heavy),
                 id=f"{name}-{code}",
                 marks=pytest.mark.xdist_group(name),
             )
@@ -54,8 +58,8 @@ def _is_named(item: Any) -> bool:
     return isinstance(item, tuple) and isinstance(item[0], str)
 
 
-def _check(subject: Callable[[], Subject], code: str) -> Report:
-    report = Report(tuple(results_of(subject(), [PROPERTIES[code]])))
+def _check(subject: Callable[[], Subject], code: str, heavy: bool) -> Report:
+    report = Report(tuple(results_of(subject(), [PROPERTIES[code]], heavy=heavy)))
     if report.failures:
         raise AssertionError(f"{subject().name}\n{report.table()}")
     return report

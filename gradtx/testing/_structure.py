@@ -53,11 +53,7 @@ def invariances(subject: Subject, cell: str) -> None:
 
 def _updates(subject: Subject, params: Any, grads: list[Any]) -> list[Any]:
     params = subject.own(params)
-    state, made = subject.init(params), []
-    for g in grads:
-        params, state, updates = subject.moved(params, state, g)
-        made.append(subject.plain(updates))
-    return made
+    return [subject.plain(updates) for updates in subject.run(params, grads)[2]]
 
 
 def _renamed(tree: Any) -> Any:
@@ -107,22 +103,21 @@ _CHANGES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
 )
 def derivatives(subject: Subject, cell: str) -> None:
     """Differentiate two steps by the first gradient."""
-    if not subject.traits.differentiable:
-        return
-    require(
-        finite(_derivative(subject, zero=cell == "zero gradient")),
-        "a derivative is not finite",
-    )
+    if subject.traits.differentiable:
+        slopes = _derivative(subject)(zero=cell == "zero gradient")
+        require(finite(slopes), "a derivative is not finite")
 
 
-def _derivative(subject: Subject, *, zero: bool) -> Any:
+def _derivative(subject: Subject) -> Callable[..., Any]:
+    """Return a function that differentiates two steps, compiled once a subject."""
+    return subject.kept("derivative", lambda: _differentiated(subject))
+
+
+def _differentiated(subject: Subject) -> Callable[..., Any]:
     params, second = subject.params(), subject.grads(seed=1)
-    first = subject.grads()
-    if zero:
-        first = jax.tree.map(jnp.zeros_like, first)
     state = subject.init(params)
 
-    def total(first: Any) -> Any:
+    def total(first: Any, params: Any, state: Any) -> Any:
         moved, after, made = subject.moved(params, state, first)
         _, _, more = subject.moved(moved, after, second)
         return sum(
@@ -130,7 +125,15 @@ def _derivative(subject: Subject, *, zero: bool) -> Any:
             jnp.zeros(()),
         )
 
-    return jax.grad(total)(first)
+    slopes = jax.jit(jax.grad(total))
+
+    def at(*, zero: bool) -> Any:
+        first = subject.grads()
+        if zero:
+            first = jax.tree.map(jnp.zeros_like, first)
+        return slopes(first, params, state)
+
+    return at
 
 
 @declare(
@@ -296,9 +299,8 @@ def honest(subject: Subject, cell: str) -> None:
         if traits.differentiable:
             return
         try:
-            broken = not all(
-                finite(_derivative(subject, zero=zero)) for zero in (True, False)
-            )
+            slopes = _derivative(subject)
+            broken = not all(finite(slopes(zero=zero)) for zero in (True, False))
         except (TypeError, ValueError, NotImplementedError):
             broken = True
         require(broken, "it is declared not differentiable, and is")
@@ -312,8 +314,8 @@ def honest(subject: Subject, cell: str) -> None:
 
 
 def _check_named(subject: Subject, cell: str) -> None:
-    if subject.call is None:
-        raise Unavailable("a pair made by hand has no factory")
+    if subject.call is None or not isinstance(subject.tx, GradientTransformation):
+        raise Unavailable("it has no factory that it knows")
     factory = subject.call[0]
     if cell == "name":
         require(subject.name == factory.__name__, "its name is not that of its factory")

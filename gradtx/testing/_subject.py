@@ -37,12 +37,14 @@ class Library:
         `state.hyperparams`.
       guard: `tx -> tx` that leaves out gradients that are not finite; its state has
         `inner_state`.
+      pairs: the named tuple of fast and slow parameters of lookahead.
     """
 
     name: str
     apply_updates: Callable[[Any, Any], Any]
     inject_hyperparams: Callable[..., Any]
     guard: Callable[[Any], Any]
+    pairs: type
 
 
 GRADTX = Library(
@@ -50,6 +52,7 @@ GRADTX = Library(
     apply_updates,
     inject_hyperparams,
     lambda tx: apply_if_finite(tx, 1000),
+    LookaheadParams,
 )
 
 
@@ -85,8 +88,15 @@ class Subject:
         arguments = self.call[1] if self.call else {}
         axis = arguments.get("axis_name")
         self.axis = axis if isinstance(axis, str) else None
+        self._kept: dict[str, Any] = {}
         #: `moved`, compiled; once for each kind of arguments
         self.step = jax.jit(self.moved)
+
+    def kept(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what `make` returns, made once for this subject."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        return self._kept[name]
 
     def with_tx(self, tx: Any) -> Subject:
         """Return another transformation that wants the same of its surroundings."""
@@ -113,7 +123,7 @@ class Subject:
     def own(self, params: Any) -> Any:
         """Return plain parameters in the form that the transformation wants."""
         if self.traits.form == "pairs":
-            return LookaheadParams.init_synced(params)
+            return self.library.pairs(params, jax.tree.map(jnp.array, params))
         return params
 
     def plain(self, params: Any) -> Any:
@@ -177,7 +187,11 @@ class Subject:
     def expected(self, grads: Any, params: Any) -> Any:
         """Return a tree of the types that updates must have."""
         if self.traits.form == "pairs":
-            return LookaheadParams(grads, params.slow)
+            absent = lambda x: x is None  # where an integer parameter stands
+            slow = jax.tree.map(
+                lambda g, p: g if absent(g) else p, grads, params.slow, is_leaf=absent
+            )
+            return self.library.pairs(grads, slow)
         return grads
 
 

@@ -111,8 +111,8 @@ def clip_by_global_norm(max_norm: Numeric, *, axis_name: AxisName | None = None)
         return ClipByGlobalNormState(zero_norm(params, axis_name=axis_name))
 
     def update(updates, state, params=None, **extra):
-        root, scale = scaled_norm(updates, axis_name=axis_name)
-        norm = root / scale
+        root, scale = whole = scaled_norm(updates, axis_name=axis_name)
+        norm = whole.value
         limit = jnp.asarray(max_norm).astype(root.dtype)
         fits = norm < limit
         # two factors, since one alone may be too small for a float

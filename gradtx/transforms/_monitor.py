@@ -16,6 +16,7 @@ from gradtx.core import (
     Inner,
     Link,
     Numeric,
+    Report,
     ShapeError,
     TreeMismatchError,
     as_transformation,
@@ -39,7 +40,7 @@ class SnapshotState(NamedTuple):
       measurement: the last measured value under its name; zeros after `init`.
     """
 
-    measurement: dict[str, Any]
+    measurement: Report
 
 
 class MonitorState(NamedTuple):
@@ -50,7 +51,7 @@ class MonitorState(NamedTuple):
       measure_states: the states of those measures that keep one, in their order.
     """
 
-    measurements: dict[str, Any]
+    measurements: Report
     measure_states: Inner
 
 

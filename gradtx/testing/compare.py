@@ -1,0 +1,252 @@
+"""Measure gradtx beside the installed optax, with the same probes in one run.
+
+    python -m gradtx.testing.compare                      all, as Markdown
+    python -m gradtx.testing.compare adam sgd --abstract  some, without computing
+    python -m gradtx.testing.compare --jobs 2 --write docs/reliability.md
+
+Needs the extra `test`. `--write` replaces the part of the file between two comments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import importlib.metadata
+import inspect
+import io
+import multiprocessing
+import pathlib
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+
+from gradtx.core import GradientTransformation, Schedule
+from gradtx.testing._catalogue import catalogue
+from gradtx.testing._property import PROPERTIES
+from gradtx.testing._report import Result, results_of
+from gradtx.testing._subject import Library, Subject
+
+BEGIN, END = "<!-- compare: begin -->", "<!-- compare: end -->"
+#: What optax leaves open on purpose, so that a failure there is no defect of it.
+BY_DESIGN = {
+    "P2": "optax promotes, and expects gradients of the parameters' dtype",
+    "P12": "`hyperparam_dtype` sets the dtype; by default it is the parameters'",
+    "P13": "shapes are checked by nothing but broadcasting, to stay thin",
+    "P16": "few differentiate through an optimizer",
+    "P17": "transformations are closures, which Python cannot pickle",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the comparison, and print or write its tables."""
+    parser = argparse.ArgumentParser(
+        prog="python -m gradtx.testing.compare", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("names", nargs="*", help="transformations; by default all")
+    parser.add_argument("--abstract", action="store_true", help="compute nothing")
+    parser.add_argument("--jobs", type=int, default=1, help="processes to use")
+    parser.add_argument("--write", type=pathlib.Path, help="a Markdown file")
+    given = parser.parse_args(arguments)
+    unknown = sorted(set(given.names) - catalogue().keys())
+    if unknown:
+        parser.error(f"no transformation is called {unknown[0]!r}")
+    names = given.names or sorted(catalogue())
+    work = [(name, given.abstract) for name in names]
+    with multiprocessing.get_context("spawn").Pool(given.jobs) as pool:
+        found = []
+        for results in pool.imap_unordered(_compared, work):
+            found += results
+            print(f"{len(found)} cells", file=sys.stderr)
+    text = "\n".join(tables(found))
+    if given.write is None:
+        print(text)
+    else:
+        old = given.write.read_text()
+        head, rest = old.split(BEGIN)
+        tail = rest.split(END)[1]
+        given.write.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}")
+    return 0
+
+
+def _compared(work: tuple[str, bool]) -> list[tuple[str, Result]]:
+    """Return the results of one transformation in both libraries."""
+    name, abstract = work
+    with contextlib.suppress(RuntimeError):  # devices are set once a process
+        jax.config.update("jax_num_cpu_devices", 8)
+    chosen = [p for p in PROPERTIES.values() if p.abstract or not abstract]
+    ours = catalogue()[name]
+    subjects = [Subject(ours)]
+    library = optax_library()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        theirs = peer(ours)
+        if theirs is not None:
+            call, tx = theirs
+            subjects.append(Subject(tx, ours.traits, library, call))
+        return [
+            (subject.library.name, result)
+            for subject in subjects
+            for result in results_of(subject, chosen, heavy=False)
+            if result.cell != "exemption" or subject.library is not library
+        ]
+
+
+def optax_library() -> Library:
+    """Return the functions of optax that the properties use."""
+    optax = _optax()
+    return Library(
+        "optax",
+        optax.apply_updates,
+        optax.inject_hyperparams,
+        lambda tx: optax.apply_if_finite(tx, 1000),
+        optax.LookaheadParams,
+    )
+
+
+def _optax() -> Any:
+    try:
+        import optax
+        import optax.contrib
+    except ImportError:
+        raise ImportError(
+            "the comparison needs optax: pip install 'gradtx[test]'."
+        ) from None
+    return optax
+
+
+Call = tuple[Any, Mapping[str, Any]]
+
+
+def peer(tx: GradientTransformation) -> tuple[Call, Any] | None:
+    """Return optax's transformation of the same name and arguments, and its call.
+
+    `None` where optax has none. Arguments that have their default, and those that only
+    gradtx knows, are left out.
+    """
+    optax = _optax()
+    factory, given = tx.call.factory, dict(tx.call.arguments)
+    name = factory.__name__
+    if name == "accumulate":
+        inner = _converted(given["inner"])
+        theirs = optax.MultiSteps(inner, given["every"]).gradient_transformation()
+        return (optax.MultiSteps, {}), theirs
+    theirs = getattr(optax, name, None) or getattr(optax.contrib, name, None)
+    if theirs is None:
+        return None
+    if name in ("chain", "named_chain"):
+        parts = [_converted(v) for v in next(iter(given.values()))]
+        return (theirs, {}), theirs(*parts)
+    known = inspect.signature(theirs).parameters
+    own = inspect.signature(factory).parameters
+    arguments = {
+        k: _converted(v)
+        for k, v in given.items()
+        if k in known and (own[k].default is own[k].empty or v != own[k].default)
+    }
+    if "gradtx" in str(theirs.__module__):
+        return None
+    made = optax.with_extra_args_support(theirs(**arguments))
+    whole = inspect.signature(theirs).bind(**arguments)
+    whole.apply_defaults()
+    return (theirs, whole.arguments), made
+
+
+def _converted(value: Any) -> Any:
+    """Replace gradtx's values inside an argument by optax's."""
+    if isinstance(value, GradientTransformation):
+        made = peer(value)
+        if made is None:
+            raise LookupError(f"optax has no {value.name}")
+        return made[1]
+    if isinstance(value, Schedule):
+        return getattr(_optax(), value.call.factory.__name__)(**value.call.arguments)
+    if isinstance(value, tuple):
+        return tuple(map(_converted, value))
+    if isinstance(value, dict):
+        return {k: _converted(v) for k, v in value.items()}
+    return value
+
+
+def tables(found: Iterable[tuple[str, Result]]) -> Iterator[str]:
+    """Yield the lines of the comparison as Markdown."""
+    found = sorted(found, key=lambda item: (item[1].transformation, item[0]))
+    names: dict[str, set[str]] = collections.defaultdict(set)
+    for library, result in found:
+        names[library].add(result.transformation)
+    versions = ", ".join(
+        f"{name} {importlib.metadata.version(name)}"
+        for name in ("gradtx", "optax", "jax", "numpy")
+    )
+    counts = collections.Counter((lib, r.outcome) for lib, r in found)
+    yield f"Measured with {versions} on Python {sys.version.split()[0]}."
+    yield ""
+    for library in ("gradtx", "optax"):
+        cells = sum(n for (lib, _), n in counts.items() if lib == library)
+        yield (
+            f"- **{library}**: {len(names[library])} transformations, {cells} cells: "
+            f"{counts[library, 'pass']} pass, {counts[library, 'fail']} fail, "
+            f"{counts[library, 'exempt']} declared, {counts[library, 'absent']} not "
+            "checked."
+        )
+    yield from _by_property(found)
+    yield from _by_transformation(found, names["optax"])
+    yield from _declared(found)
+
+
+def _by_property(found: list[tuple[str, Result]]) -> Iterator[str]:
+    yield ""
+    yield "| | property | gradtx fails | optax fails | said fairly |"
+    yield "|---|---|---|---|---|"
+    for code, prop in PROPERTIES.items():
+        shown = []
+        for library in ("gradtx", "optax"):
+            mine = [r for lib, r in found if lib == library and r.code == code]
+            mine = [r for r in mine if r.outcome != "absent"]
+            bad = {r.transformation for r in mine if r.outcome == "fail"}
+            total = len({r.transformation for r in mine})
+            shown.append(f"{len(bad)} of {total}" if mine else "–")
+        yield f"| {code} | {prop.claim} | {' | '.join(shown)} | {BY_DESIGN.get(code, '')} |"
+
+
+def _by_transformation(
+    found: list[tuple[str, Result]], common: set[str]
+) -> Iterator[str]:
+    yield ""
+    yield "Cells that fail, by transformation; a property fails where one cell does."
+    yield ""
+    yield "| transformation | gradtx | optax | properties that optax fails |"
+    yield "|---|---|---|---|"
+    for name in sorted({r.transformation for _, r in found}):
+        row = []
+        for library in ("gradtx", "optax"):
+            mine = [
+                r
+                for lib, r in found
+                if (lib, r.transformation) == (library, name) and r.outcome != "absent"
+            ]
+            bad = [r for r in mine if r.outcome == "fail"]
+            row.append((f"{len(bad)} of {len(mine)}" if mine else "–", bad))
+        codes = sorted({r.code for r in row[1][1]}, key=lambda c: int(c[1:]))
+        yield f"| `{name}` | {row[0][0]} | {row[1][0]} | {' '.join(codes)} |"
+
+
+def _declared(found: list[tuple[str, Result]]) -> Iterator[str]:
+    yield ""
+    yield "Cells in which gradtx declares an exception, with the reason:"
+    yield ""
+    yield "| transformation | cells | reason |"
+    yield "|---|---|---|"
+    rows: dict[tuple[str, str], list[str]] = collections.defaultdict(list)
+    for library, r in found:
+        if library == "gradtx" and r.outcome == "exempt":
+            rows[r.transformation, r.detail].append(f"{r.code} {r.cell}")
+    for (name, reason), cells in rows.items():
+        yield f"| `{name}` | {', '.join(cells)} | {reason} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
