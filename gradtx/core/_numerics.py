@@ -123,11 +123,13 @@ def safe_sqrt(x: jax.Array) -> jax.Array:
 
 
 def capped(x: jax.Array) -> jax.Array:
-    """Return real `x` with finite magnitudes of 8e28 at most in float32.
+    """Return `x` with finite magnitudes of 8e28 at most in float32; complex as it is.
 
     Sums of products with numbers of usual size then stay in range: of the largest float
     to the power 3/4, the rest is room. Infinity and NaN stay what they are.
     """
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        return x
     most = float(jnp.finfo(x.dtype).max) ** 0.75
     return jnp.where(jnp.isinf(x), x, jnp.clip(x, -most, most))
 

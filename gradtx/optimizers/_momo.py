@@ -72,7 +72,15 @@ class MomoAdamState(NamedTuple):
     step_size: Scalar = None  # type: ignore[assignment]
 
 
-@transformation(needs={"params", "value"}, reach="tree", ulps=512)
+_LOST_IN_ROUNDING = {
+    "P5 float32 max/2": "the model subtracts two running means of ⟨g, p⟩; beside one of "
+    "1e28 the objective is lost in rounding, and the step is 0 until it has faded"
+}
+
+
+@transformation(
+    needs={"params", "value"}, reach="tree", ulps=512, exempt=_LOST_IN_ROUNDING
+)
 def momo(
     learning_rate: ScalarOrSchedule = 1.0,
     beta: Numeric = 0.9,
@@ -121,6 +129,7 @@ def momo(
         )
 
     def update(updates, state, params=None, *, value=None, **extra):
+        updates = map_leaves(capped, updates)
         real = state.barf.dtype
         share = jnp.where(state.count == 0, 0, jnp.asarray(beta, real))
 
@@ -146,7 +155,9 @@ def momo(
     return init, update
 
 
-@transformation(needs={"params", "value"}, reach="tree", ulps=512)
+@transformation(
+    needs={"params", "value"}, reach="tree", ulps=512, exempt=_LOST_IN_ROUNDING
+)
 def momo_adam(
     learning_rate: ScalarOrSchedule = 1e-2,
     b1: Numeric = 0.9,
@@ -195,6 +206,7 @@ def momo_adam(
         )
 
     def update(updates, state, params=None, *, value=None, **extra):
+        updates = map_leaves(capped, updates)
         real = state.barf.dtype
         count = safe_increment(state.count)
 
@@ -237,9 +249,7 @@ def _products(updates, m, params, axis_name, dtype):
     """Return the products of the gradients and of their mean with the parameters."""
 
     def product(x, p):
-        if jnp.iscomplexobj(x):
-            return jnp.real(jnp.conj(x) * p)
-        return capped(x) * p
+        return jnp.conj(x) * p
 
     return (
         sum_leaves(product, updates, params, axis_name=axis_name).astype(dtype),

@@ -24,4 +24,5 @@ from gradtx.testing._report import (
 from gradtx.testing._subject import (
     Library as Library,
     Subject as Subject,
+    objective as objective,
 )

@@ -9,13 +9,12 @@ import jax.numpy as jnp
 import pytest
 
 import gradtx
-from tests import catalogue
 from tests.hosts import _models
 
 STATES = _models.every_kind_of_state()
 ALL = STATES | {
     name: tx
-    for name, tx in catalogue.TRANSFORMATIONS.items()
+    for name, tx in gradtx.testing.catalogue().items()
     if hasattr(gradtx.optimizers, name) and not name.startswith("scale_by_")
 }
 
@@ -39,7 +38,7 @@ def test_everything_can_be_donated_straight_after_init(name):
     def step(params, state, grads):
         traces.append(name)
         extra = {"value": jnp.ones(()), "grad": grads, "value_fn": gradtx.global_norm}
-        extra["obj_fn"] = catalogue.objective
+        extra["obj_fn"] = gradtx.testing.objective
         updates, state = tx.update(grads, state, params, **extra)
         # new gradients leave in the buffers of the old ones
         return gradtx.apply_updates(params, updates), state, updates

@@ -6,7 +6,6 @@ import pytest
 
 import gradtx
 from gradtx import MaskedNode, tree
-from tests import catalogue
 
 PARAMS = {"kernel": jnp.zeros((4, 3)), "bias": jnp.zeros(3)}
 SPECS = {"kernel": "K", "bias": "B"}
@@ -23,9 +22,9 @@ def _specs(tx, params=None, specs=None):
     )
 
 
-@pytest.mark.parametrize("name", sorted(catalogue.TRANSFORMATIONS))
+@pytest.mark.parametrize("name", sorted(gradtx.testing.catalogue()))
 def test_specs_go_exactly_to_leaves_of_the_parameters_shape(name):
-    tx = catalogue.TRANSFORMATIONS[name]
+    tx = gradtx.testing.catalogue()[name]
     state, specs = tx.init(PARAMS), _specs(tx)
     shapes = {"K": (4, 3), "B": (3,)}
     leaves, marks = jax.tree.leaves(state), jax.tree.leaves(specs)
@@ -94,10 +93,10 @@ def test_a_state_that_cannot_be_told_says_how_to_mend_it():
         _specs(tx)
 
 
-@pytest.mark.parametrize("name", sorted(catalogue.TRANSFORMATIONS))
+@pytest.mark.parametrize("name", sorted(gradtx.testing.catalogue()))
 def test_only_what_has_the_shape_of_a_parameter_is_taken_for_one(name):
     # COMPATIBILITY.md, section 2: specs of parameters went to factored moments
-    tx = catalogue.TRANSFORMATIONS[name]
+    tx = gradtx.testing.catalogue()[name]
     params = {"kernel": jnp.ones((256, 130)), "bias": jnp.ones(3)}
     state = jax.eval_shape(tx.init, params)
     specs = {"kernel": (256, 130), "bias": (3,)}

@@ -1,0 +1,80 @@
+"""Every transformation has every property, or says why it has not."""
+
+import pytest
+
+import gradtx
+from gradtx.testing import PROPERTIES, catalogue, check_transformation, conformance
+from tests.optimizers._forms import EVERY
+
+NUMERIC = [code for code, prop in PROPERTIES.items() if not prop.abstract]
+ABSTRACT = [code for code, prop in PROPERTIES.items() if prop.abstract]
+#: Forms that the catalogue does not have, because their defaults are others.
+FORMS = [tx for tx in EVERY if tx not in catalogue().values()]
+TINY = gradtx.testing.Traits(needs={"params"})
+
+
+@conformance(catalogue().items(), ABSTRACT)
+def test_types_and_errors(check):
+    check()
+
+
+@conformance(catalogue().items(), NUMERIC, heavy=False)
+def test_numbers(check):
+    check()
+
+
+@conformance(FORMS, [*ABSTRACT, "P4", "P5", "P7"])
+def test_other_forms(check):
+    check()
+
+
+# seconds for each; trees of this size take the same way through the code in all
+@pytest.mark.parametrize("name", ["adamw", "chain", "lbfgs", "muon", "partition"])
+def test_a_thousand_leaves(name):
+    prop = PROPERTIES["P3"]
+    for cell in prop.heavy:
+        prop.run(gradtx.testing.Subject(catalogue()[name]), cell)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", catalogue())
+def test_a_thousand_leaves_everywhere(name):
+    prop = PROPERTIES["P3"]
+    for cell in prop.heavy:
+        prop.run(gradtx.testing.Subject(catalogue()[name]), cell)
+
+
+def test_there_are_enough_cells_and_few_exceptions():
+    cells = sum(len(prop.cells) for prop in PROPERTIES.values())
+    assert cells * len(catalogue()) >= 3000
+    declared = {key for tx in catalogue().values() for key in tx.traits.exempt}
+    assert len(declared) < 20
+
+
+def test_traits_of_a_chain_are_those_of_its_links():
+    tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(1e-3))
+    assert tx.traits.reach == "tree"
+    assert tx.traits.needs == {"params"}
+    assert gradtx.sgd(0.1).traits == gradtx.Traits()
+    assert gradtx.accumulate(gradtx.polyak_sgd(), 2).traits.needs == {"value"}
+    assert gradtx.flatten(gradtx.scale_by_novograd()).traits.reach == "tree"
+    injected = gradtx.inject_hyperparams(gradtx.lamb)(learning_rate=1.0)
+    assert injected.traits == gradtx.lamb(1.0).traits
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"needs": {"parms"}}, r"Traits: needs must be among .*, got 'parms'"),
+        ({"reach": "global"}, r"Traits: reach must be one of .*, got 'global'"),
+        ({"form": "rows"}, r"Traits: form must be one of .*, got 'rows'"),
+    ],
+)
+def test_a_wrong_trait_is_told(change, message):
+    with pytest.raises(gradtx.ArgumentError, match=message):
+        gradtx.Traits(**change)
+
+
+def test_an_unknown_property_is_told():
+    with pytest.raises(gradtx.ArgumentError, match=r"must be among P1, .*got 'P99'"):
+        check_transformation(gradtx.scale(1.0), properties=["P99"])
