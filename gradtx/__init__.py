@@ -17,6 +17,8 @@ The names below are shortcuts to the rooms in which they live: all names of most
 and those of `core` and `tree` that can stand alone.
 """
 
+from typing import TYPE_CHECKING
+
 from gradtx import (
     assignment as assignment,
     combinators as combinators,
@@ -33,11 +35,13 @@ from gradtx import (
     projections as projections,
     schedules as schedules,
     second_order as second_order,
-    testing as testing,
     transforms as transforms,
     tree as tree,
     tree_utils as tree_utils,
 )
+
+if TYPE_CHECKING:
+    from gradtx import testing as testing
 from gradtx._version import __version__ as __version__
 
 # combinators: which leaves, and when
@@ -149,3 +153,12 @@ from gradtx.tree import (
     update_moment_per_elem_norm as update_moment_per_elem_norm,
 )
 from gradtx.tree_utils import tree_map_params as tree_map_params
+
+
+def __getattr__(name: str) -> object:
+    """Load what only tests need when it is first asked for."""
+    if name == "testing":
+        import importlib
+
+        return importlib.import_module("gradtx.testing")
+    raise AttributeError(f"module 'gradtx' has no attribute {name!r}")

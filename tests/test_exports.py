@@ -19,8 +19,8 @@ MODULES = {
 }
 ROOMS = {name: room for name, room in MODULES.items() if hasattr(room, "__path__")}
 #: Rooms whose names are too short or too special to stand alone.
-LONG = {"core", "tree", "interop", "assignment", "perturbations", "second_order"}
-LONG.add("testing")
+LONG = {"core", "tree", "interop", "testing"}
+LONG |= {"assignment", "perturbations", "second_order"}
 FACTORIES = {
     name: factory
     for name, factory in _call.registered().items()

@@ -106,7 +106,6 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True):
         )
 
     def update(updates, state, params=None, **extra):
-        check_structure(params, updates, "params", "updates")
         check_structure(state.params, updates, "state", "updates")
         check_shapes(state.params, updates, "updates")
         real = state.weights_memory.dtype

@@ -70,7 +70,7 @@ def line_of(
       TreeMismatchError: if updates or gradient have another structure.
       ShapeError: if they have other shapes.
     """
-    trees = {"updates": updates, "grad": grad, "state.grad": kept}
+    trees = {"grad": grad, "state.grad": kept}
     for name, tree in trees.items():
         if tree is None:
             continue

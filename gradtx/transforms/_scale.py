@@ -14,8 +14,6 @@ from gradtx.core import (
     Numeric,
     Scalar,
     ScalarOrSchedule,
-    check_shapes,
-    check_structure,
     init_empty_state,
     map_leaves,
     safe_increment,
@@ -132,9 +130,6 @@ def _scaling(size: ScalarOrSchedule, sign: int) -> tuple[Any, Any]:
         return ScaleByScheduleState(count, _record(value_at(size, count)))
 
     def update(updates, state, params=None, **extra):
-        if params is not None:  # the last place where a wrong gradient can be named
-            check_structure(params, updates, "params", "updates")
-            check_shapes(params, updates, "updates")
         now = value_at(size, state.count)
         exact = size if isinstance(size, (int, float)) else now
         updates = map_leaves(_scaled, updates, s=sign * exact)

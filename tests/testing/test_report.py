@@ -39,8 +39,11 @@ def _counting(count):
     return pair(update, lambda params: jnp.zeros((), jnp.int32))
 
 
-def test_a_good_pair_passes():
-    assert not _codes(each(lambda g: 0.5 * g), properties={*PROPERTIES} - {"P18"})
+def test_a_good_one_passes():
+    # a factory inside a function cannot be pickled, or found by its name
+    assert not _codes(
+        each(lambda g: 0.5 * g), properties={*PROPERTIES} - {"P17", "P18"}
+    )
 
 
 @pytest.mark.parametrize(
@@ -67,7 +70,9 @@ def test_a_bad_one_fails(tx, code, cell):
 
 def test_optax_fails_where_it_is_known_to():
     # what a transformation of another library needs is said by hand
-    found = _codes(optax.adam(1e-3), properties=["P1", "P2", "P4", "P5", "P13", "P16"])
+    codes = ["P1", "P2", "P4", "P5", "P13", "P16"]
+    with jax.numpy_dtype_promotion("standard"):
+        found = _codes(optax.adam(1e-3), properties=codes)
     assert {
         ("P4", "float16"),
         ("P5", "float32 1e20"),
