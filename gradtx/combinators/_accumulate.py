@@ -15,8 +15,8 @@ from gradtx.core import (
     DTypeLike,
     Inner,
     Link,
+    Measured,
     PerParam,
-    Report,
     as_transformation,
     check_count,
     dtype_of,
@@ -50,7 +50,7 @@ class MultiStepsState(NamedTuple):
     gradient_step: Count
     inner_opt_state: Inner
     acc_grads: PerParam
-    skip_state: Report = ()
+    skip_state: Measured = ()
 
 
 @transformation

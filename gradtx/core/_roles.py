@@ -25,7 +25,7 @@ class Role(enum.Enum):
     FACTORED = "factored"  #: something per parameter, of another shape
     KEY = "key"  #: a key of a random number generator, or its data
     INNER = "inner"  #: the state of a wrapped transformation
-    REPORT = "report"  #: what was measured: of any structure, and read by no update
+    MEASURED = "measured"  #: what was measured: of any structure, and read by no update
 
 
 Count: TypeAlias = Annotated[jax.Array, Role.COUNT]
@@ -35,7 +35,7 @@ PerParam: TypeAlias = Annotated[Any, Role.PER_PARAM]
 Factored: TypeAlias = Annotated[Any, Role.FACTORED]
 Key: TypeAlias = Annotated[jax.Array, Role.KEY]
 Inner: TypeAlias = Annotated[Any, Role.INNER]
-Report: TypeAlias = Annotated[Any, Role.REPORT]
+Measured: TypeAlias = Annotated[Any, Role.MEASURED]
 
 
 class EmptyState(NamedTuple):

@@ -56,7 +56,7 @@ class GaLoreState(NamedTuple):
     projector: Factored
 
 
-@transformation(reach="leaf")
+@transformation(reach="leaf", differentiable=False)
 def scale_by_galore(
     rank: int = 128,
     update_proj_gap: int = 200,
@@ -225,6 +225,8 @@ def _basis(g, rank: int):  # g (m, n)
     """Return the main singular vectors of the shorter side, `(min(m, n), rank)`."""
     if g.size == 0:
         return jnp.zeros((min(g.shape), rank), g.dtype)
+    # LAPACK never returns from an infinite matrix; the update shows it all the same
+    g = jnp.where(jnp.isfinite(g), g, 0)
     u, _, vh = jnp.linalg.svd(g, full_matrices=False)
     basis = jnp.conj(vh.T) if g.shape[0] >= g.shape[1] else u
     # the largest entry becomes positive: moments then mean the same after a new basis

@@ -15,8 +15,8 @@ from gradtx.core import (
     GradientTransformation,
     Inner,
     Link,
+    Measured,
     Numeric,
-    Report,
     ShapeError,
     TreeMismatchError,
     as_transformation,
@@ -40,7 +40,7 @@ class SnapshotState(NamedTuple):
       measurement: the last measured value under its name; zeros after `init`.
     """
 
-    measurement: Report
+    measurement: Measured
 
 
 class MonitorState(NamedTuple):
@@ -51,7 +51,7 @@ class MonitorState(NamedTuple):
       measure_states: the states of those measures that keep one, in their order.
     """
 
-    measurements: Report
+    measurements: Measured
     measure_states: Inner
 
 
