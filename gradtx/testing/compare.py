@@ -11,23 +11,27 @@ from __future__ import annotations
 
 import argparse
 import collections
+import concurrent.futures
 import contextlib
+import dataclasses
+import functools
 import importlib.metadata
 import inspect
 import io
 import multiprocessing
 import pathlib
 import sys
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
 from gradtx.core import GradientTransformation, Schedule
 from gradtx.testing._catalogue import catalogue
 from gradtx.testing._property import PROPERTIES
-from gradtx.testing._report import Result, results_of
+from gradtx.testing._report import Result, result_of
 from gradtx.testing._subject import Library, Subject
 
 BEGIN, END = "<!-- compare: begin -->", "<!-- compare: end -->"
@@ -35,7 +39,7 @@ BEGIN, END = "<!-- compare: begin -->", "<!-- compare: end -->"
 BY_DESIGN = {
     "P2": "optax promotes, and expects gradients of the parameters' dtype",
     "P12": "`hyperparam_dtype` sets the dtype; by default it is the parameters'",
-    "P13": "shapes are checked by nothing but broadcasting, to stay thin",
+    "P13": "left to broadcasting and to JAX, whose errors name no transformation",
     "P16": "few differentiate through an optimizer",
     "P17": "transformations are closures, which Python cannot pickle",
 }
@@ -55,12 +59,17 @@ def main(arguments: list[str] | None = None) -> int:
     if unknown:
         parser.error(f"no transformation is called {unknown[0]!r}")
     names = given.names or sorted(catalogue())
-    work = [(name, given.abstract) for name in names]
-    with multiprocessing.get_context("spawn").Pool(given.jobs) as pool:
+    codes = [p.code for p in PROPERTIES.values() if p.abstract or not given.abstract]
+    with concurrent.futures.ThreadPoolExecutor(given.jobs) as pool:
         found = []
-        for results in pool.imap_unordered(_compared, work):
+        for name, results in zip(
+            names,
+            pool.map(functools.partial(compared, codes=codes), names),
+            strict=True,
+        ):
             found += results
-            print(f"{len(found)} cells", file=sys.stderr)
+            print(f"{name}: {len(found)} cells so far", file=sys.stderr)
+    _Worker.close_all()
     text = "\n".join(tables(found))
     if given.write is None:
         print(text)
@@ -72,27 +81,92 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _compared(work: tuple[str, bool]) -> list[tuple[str, Result]]:
-    """Return the results of one transformation in both libraries."""
-    name, abstract = work
-    with contextlib.suppress(RuntimeError):  # devices are set once a process
-        jax.config.update("jax_num_cpu_devices", 8)
-    chosen = [p for p in PROPERTIES.values() if p.abstract or not abstract]
+def compared(name: str, codes: Iterable[str]) -> list[tuple[str, Result]]:
+    """Return the results of one transformation in both libraries, by library.
+
+    A cell that does not return in time fails: its process is killed.
+    """
+    worker = _Worker.of_this_thread()
+    found = []
+    for library in ("gradtx", "optax"):
+        for code in codes:
+            prop = PROPERTIES[code]
+            for cell in prop.cells:
+                if cell in prop.heavy:
+                    continue
+                result = worker.ask(library, name, code, cell)
+                if result is not None:
+                    found.append((library, result))
+    return found
+
+
+class _Worker:
+    """Another process that checks cells, and is replaced where it hangs."""
+
+    _all: ClassVar[list[_Worker]] = []
+    _here = threading.local()
+
+    def __init__(self) -> None:
+        self._start()
+        self._all.append(self)
+
+    @classmethod
+    def of_this_thread(cls) -> _Worker:
+        if not hasattr(cls._here, "worker"):
+            cls._here.worker = cls()
+        return cls._here.worker
+
+    @classmethod
+    def close_all(cls) -> None:
+        for worker in cls._all:
+            worker._process.kill()
+        cls._all.clear()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(target=_serve, args=(other,), daemon=True)
+        self._process.start()
+
+    def ask(self, library: str, name: str, code: str, cell: str) -> Result | None:
+        """Return what comes of one cell; `None` if the library has no such thing."""
+        self._pipe.send((library, name, code, cell))
+        if self._pipe.poll(DEADLINE):
+            return self._pipe.recv()
+        self._process.kill()
+        self._start()
+        said = f"does not return within {DEADLINE} s"
+        return Result(name, code, cell, "fail", said)
+
+
+#: Seconds that one cell may take: compiling takes a few.
+DEADLINE = 90
+
+
+def _serve(pipe: Any) -> None:
+    """Answer requests for single cells until the process is killed."""
+    jax.config.update("jax_num_cpu_devices", 8)
+    subject_of = functools.cache(_subject)
+    while True:
+        library, name, code, cell = pipe.recv()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            subject = subject_of(library, name)
+            made = subject and result_of(subject, PROPERTIES[code], cell)
+        if made is not None:
+            made = dataclasses.replace(made, transformation=name)
+        pipe.send(made)
+
+
+def _subject(library: str, name: str) -> Subject | None:
     ours = catalogue()[name]
-    subjects = [Subject(ours)]
-    library = optax_library()
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        theirs = peer(ours)
-        if theirs is not None:
-            call, tx = theirs
-            subjects.append(Subject(tx, ours.traits, library, call))
-        return [
-            (subject.library.name, result)
-            for subject in subjects
-            for result in results_of(subject, chosen, heavy=False)
-            if result.cell != "exemption" or subject.library is not library
-        ]
+    if library == "gradtx":
+        return Subject(ours)
+    theirs = peer(ours)
+    if theirs is None:
+        return None
+    call, tx = theirs
+    return Subject(tx, ours.traits, optax_library(), call)
 
 
 def optax_library() -> Library:
