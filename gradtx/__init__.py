@@ -17,7 +17,7 @@ The names below are shortcuts to the rooms in which they live: all names of most
 and those of `core` and `tree` that can stand alone.
 """
 
-from typing import TYPE_CHECKING
+import typing as _typing
 
 from gradtx import (
     assignment as assignment,
@@ -40,7 +40,7 @@ from gradtx import (
     tree_utils as tree_utils,
 )
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from gradtx import testing as testing
 from gradtx._version import __version__ as __version__
 

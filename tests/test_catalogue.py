@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import gradtx
+import gradtx.testing
 from gradtx import GradientTransformation
 from gradtx.core import _call
 

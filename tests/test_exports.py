@@ -8,6 +8,7 @@ import types
 import pytest
 
 import gradtx
+import gradtx.testing
 from gradtx.core import _call
 
 #: Everything one can look into: rooms, which are packages, and windows, plain modules

@@ -121,7 +121,7 @@ def sam(
         steps = jnp.where(last, 0, steps)
         return made, SAMState(steps, opt_state, adv_state, cache)
 
-    def opaque(updates, state, params=None, *, grad_fn=None, **extra):
+    def opaque(updates, state, params=None, *, grad_fn, **extra):
         there, adv_state = params, state.adv_state
         for i in range(sync_period - 1):
             climb, adv_state = adv_optimizer.update(updates, adv_state, there, **extra)

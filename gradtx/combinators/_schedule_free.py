@@ -52,7 +52,13 @@ class ScheduleFreeState(NamedTuple):
     z: PerParam
 
 
-@transformation(needs={"params"})
+@transformation(
+    needs={"params"},
+    exempt={
+        "P12 change": "a constant learning rate gives all iterates the same weight; that "
+        "of the base optimizer is another argument"
+    },
+)
 def schedule_free(
     base_optimizer: Link,
     learning_rate: ScalarOrSchedule,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any, Literal, get_args
 
 from gradtx.core._errors import ArgumentError, MissingArgumentError
@@ -15,7 +15,7 @@ Reach = Literal["element", "leaf", "tree"]
 #: leading axis, or gradients at the fast of two sets of parameters.
 Form = Literal["gradients", "examples", "pairs"]
 
-_REACHES = get_args(Reach)
+_REACHES: tuple[Reach, ...] = get_args(Reach)
 #: Each argument of `update` that may be needed, and how to give it.
 NEEDS = {
     "params": "the current parameters, got params=None. "
@@ -57,9 +57,10 @@ class Traits:
       exempt: properties of `gradtx.testing` that do not apply, with the reason:
         `{"P4": "noise moves parameters at a zero gradient"}`. A cell of a property is
         named `"P4 bfloat16"`.
+      inherited: the keys of `exempt` that come from parts, not from its definition.
     """
 
-    needs: frozenset[str] = frozenset()
+    needs: Set[str] = frozenset()
     reach: Reach = "element"
     differentiable: bool = True
     stochastic: bool = False
@@ -69,9 +70,10 @@ class Traits:
     ulps: int = 16
     exempt: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
 
+    inherited: frozenset[str] = frozenset()
+
     def __post_init__(self) -> None:
-        needs = {self.needs} if isinstance(self.needs, str) else self.needs
-        object.__setattr__(self, "needs", frozenset(needs))
+        object.__setattr__(self, "needs", frozenset(self.needs))
         if unknown := sorted(self.needs - NEEDS.keys()):
             raise ArgumentError(
                 f"needs must be among {[*NEEDS]}, got {unknown[0]!r}.", "Traits"
@@ -102,13 +104,14 @@ def joined(traits: Iterable[Traits]) -> Traits:
 def _both(a: Traits, b: Traits) -> Traits:
     return Traits(
         needs=a.needs | b.needs,
-        reach=max(a.reach, b.reach, key=_REACHES.index),
+        reach=_REACHES[max(map(_REACHES.index, (a.reach, b.reach)))],
         differentiable=a.differentiable and b.differentiable,
         stochastic=a.stochastic or b.stochastic,
         complex=a.complex and b.complex,
         form=b.form if a.form == "gradients" else a.form,
         ulps=max(a.ulps, b.ulps),
         exempt={**a.exempt, **b.exempt},
+        inherited=frozenset({*a.exempt, *b.exempt}),
     )
 
 

@@ -165,7 +165,10 @@ def _remembered(
         # a factory that returns a transformation has passed its arguments to it
         parts = _inside(returned) or _inside(list(call.arguments.values()))
         traits = joined([*(tx.traits for tx in parts), own])
-        traits = traits.replace(scale_free=own.scale_free)
+        traits = traits.replace(
+            scale_free=own.scale_free,
+            inherited=traits.inherited - own.exempt.keys(),
+        )
         if adjust is not None:
             traits = adjust(traits, call.arguments)
         # what a part needs is asked for by the part, so that the error names it

@@ -128,7 +128,7 @@ def momo(
             scalar(rate),
         )
 
-    def update(updates, state, params=None, *, value=None, **extra):
+    def update(updates, state, params=None, *, value, **extra):
         updates = map_leaves(capped, updates)
         real = state.barf.dtype
         share = jnp.where(state.count == 0, 0, jnp.asarray(beta, real))
@@ -205,7 +205,7 @@ def momo_adam(
             scalar(value_at(learning_rate, zero_count())),
         )
 
-    def update(updates, state, params=None, *, value=None, **extra):
+    def update(updates, state, params=None, *, value, **extra):
         updates = map_leaves(capped, updates)
         real = state.barf.dtype
         count = safe_increment(state.count)

@@ -71,7 +71,7 @@ class MuonState(NamedTuple):
     ns_coeffs: Scalar
 
 
-@transformation(reach="leaf")
+@transformation(reach="leaf", ulps=256)
 def scale_by_muon(
     ns_coeffs: Any = _STANDARD,
     ns_steps: int = 5,
@@ -168,7 +168,9 @@ def scale_by_muon(
     return init, update
 
 
-@transformation
+@transformation(
+    exempt={"P15 split of a leaf": "the factor is that of the whole leaf's shape"}
+)
 def scale_by_shape(
     weight_dimension_numbers: Any = None, consistent_rms: Numeric | None = None
 ):

@@ -55,7 +55,7 @@ def scale_by_polyak(
     if variant not in ("sps", "sps+"):
         raise ArgumentError(f"variant must be 'sps' or 'sps+', got {variant!r}.")
 
-    def update(updates, state, params=None, *, value=None, **extra):
+    def update(updates, state, params=None, *, value, **extra):
         norm = scaled_norm(updates, axis_name=axis_name).value
         dtype = norm.dtype
         top = jnp.finfo(dtype).max ** 0.5 * (1 - 1e-3)

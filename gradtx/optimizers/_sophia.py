@@ -86,7 +86,7 @@ def hutchinson_estimator_diag_hessian(random_seed: jax.Array | int | None = None
     def init(params):
         return HutchinsonState(key_data(seed))
 
-    def update(updates, state, params=None, *, obj_fn=None, **extra):
+    def update(updates, state, params=None, *, obj_fn, **extra):
         following, now = next_keys(state.key, seed)
         leaves, structure = jax.tree.flatten(params)
         moving = [i for i, x in enumerate(leaves) if bits(x)]

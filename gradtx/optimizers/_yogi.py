@@ -23,7 +23,9 @@ from gradtx.optimizers._adam import ScaleByAdamState, decays
 from gradtx.transforms import scale_by_learning_rate
 
 
-@transformation
+@transformation(
+    exempt={"P4": "its first moment starts at 1e-6, so that parameters move at once"}
+)
 def scale_by_yogi(
     b1: Numeric = 0.9,
     b2: Numeric = 0.999,

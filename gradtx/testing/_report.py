@@ -156,7 +156,7 @@ def results_of(
         yield from found
         stale = [
             key
-            for key in subject.traits.exempt
+            for key in subject.traits.exempt.keys() - subject.traits.inherited
             if key.split()[0] == prop.code
             and not any(r.outcome == "exempt" and key in _keys(r) for r in found)
         ]

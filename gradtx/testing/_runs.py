@@ -85,7 +85,8 @@ def _scanned(subject: Subject) -> float:
     stacked = jax.tree.map(lambda *g: jnp.stack(g), *grads)
 
     def body(carry: Any, g: Any) -> Any:
-        params, state, updates = subject.moved(*carry, g)
+        params, state = carry
+        params, state, updates = subject.moved(params, state, g)
         return (params, state), updates
 
     run = jax.jit(lambda carry, stacked: jax.lax.scan(body, carry, stacked))

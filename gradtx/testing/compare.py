@@ -48,7 +48,8 @@ BY_DESIGN = {
 def main(arguments: list[str] | None = None) -> int:
     """Run the comparison, and print or write its tables."""
     parser = argparse.ArgumentParser(
-        prog="python -m gradtx.testing.compare", description=__doc__.splitlines()[0]
+        prog="python -m gradtx.testing.compare",
+        description="Measure gradtx beside optax.",
     )
     parser.add_argument("names", nargs="*", help="transformations; by default all")
     parser.add_argument("--abstract", action="store_true", help="compute nothing")

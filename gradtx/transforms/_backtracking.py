@@ -55,9 +55,7 @@ class ScaleByBacktrackingLinesearchState(NamedTuple):
     info: Inner
 
 
-@transformation(
-    needs={"params", "value", "grad", "value_fn"}, reach="tree", differentiable=False
-)
+@transformation(needs={"params", "value", "grad", "value_fn"}, reach="tree")
 def scale_by_backtracking_linesearch(
     max_backtracking_steps: int,
     slope_rtol: Numeric = 1e-4,
@@ -126,9 +124,9 @@ def scale_by_backtracking_linesearch(
         state,
         params=None,
         *,
-        value=None,
-        grad=None,
-        value_fn=None,
+        value,
+        grad,
+        value_fn,
         **extra,
     ):
         line = line_of(value_fn, params, updates, value, grad, extra, state.grad)
@@ -164,6 +162,7 @@ def scale_by_backtracking_linesearch(
         if verbose:
             _report(error, free, step, value, slope)
         stuck = jnp.isinf(error)  # and remains where it is
+        tried_last = step  # where the next search goes on: from 0 it never would
         step = jnp.where(stuck, 0, step).astype(real)
         found = jnp.where(stuck, value, found)
 
@@ -182,7 +181,7 @@ def scale_by_backtracking_linesearch(
             kept = line.filled(ends, state.grad)
         info = BacktrackingLinesearchInfo(tried, error)
         return map_leaves(leaf, updates, step=step), ScaleByBacktrackingLinesearchState(
-            step, found, kept, info
+            tried_last, found, kept, info
         )
 
     return init, update

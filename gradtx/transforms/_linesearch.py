@@ -83,9 +83,8 @@ def line_of(
     known = named_by(value_fn, extra)
 
     def at(step):
-        double = dtype == jnp.float64
-
         def moved(x, u):
+            double = dtype == jnp.float64 or 64 in (bits(x), bits(u))
             x, u = working(x, double), working(u, double)
             return x + step.astype(dtype).astype(u.dtype).astype(x.dtype) * u
 

@@ -106,7 +106,7 @@ def reduce_on_plateau(
             avg_value=scalar(0.0),
         )
 
-    def update(updates, state, params=None, *, value=None, **extra):
+    def update(updates, state, params=None, *, value, **extra):
         value = jnp.asarray(value).astype(jnp.float32)
         count = safe_increment(state.count)
         weight = count.astype(jnp.float32)

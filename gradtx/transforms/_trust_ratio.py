@@ -128,9 +128,17 @@ def _by_size(min_scale: Numeric, axis_name: AxisName | None, mean: bool):
             size = leaf_norm(p, axis_name=axis_name).value
             if mean:
                 size = size / math.sqrt(max(p.size * shards(p, axis_name), 1))
-            return g * jnp.maximum(size, least)
+            return _in_range(g, g * jnp.maximum(size, least))
 
         scaled = map_leaves(leaf, updates, params, least=min_scale)
         return scaled, state
 
     return update
+
+
+def _in_range(g, u):  # g, u: one leaf, same shape
+    """Return `u`, with the largest float where it overflows though `g` is finite."""
+    if jnp.iscomplexobj(u):
+        return u
+    most = jnp.finfo(u.dtype).max
+    return jnp.where(jnp.isfinite(g), jnp.clip(u, -most, most), u)

@@ -198,9 +198,9 @@ def scale_by_zoom_linesearch(
         state,
         params=None,
         *,
-        value=None,
-        grad=None,
-        value_fn=None,
+        value,
+        grad,
+        value_fn,
         **extra,
     ):
         line = line_of(value_fn, params, updates, value, grad, extra, state.grad)

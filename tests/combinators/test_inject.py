@@ -10,6 +10,7 @@ import optax
 import pytest
 
 import gradtx
+import gradtx.testing
 
 PARAMS = {"w": jnp.array([[1.0, -2.0], [0.5, 3.0]]), "b": jnp.ones(2)}
 

@@ -8,8 +8,10 @@ import pytest
 import gradtx
 from gradtx.core import (
     bias_correction,
+    capped,
     capped_abs_sq,
     cast,
+    safe_sqrt,
     second_moment_like,
     zeros_like,
 )
@@ -60,9 +62,23 @@ def test_cast_drops_weak_types():
 
 def test_square_of_a_large_number_is_finite_and_of_infinity_is_not():
     squares = capped_abs_sq(jnp.array([1e20, 2.0, jnp.inf, jnp.nan]))
-    top = jnp.finfo(jnp.float32).max
+    top = jnp.finfo(jnp.float32).max / 2
     np.testing.assert_array_equal(squares, [top, 4.0, np.inf, np.nan])
     np.testing.assert_array_equal(capped_abs_sq(jnp.array([3 + 4j])), [25.0])
+
+
+def test_a_capped_number_leaves_room_for_products():
+    x = jnp.array([1e20, 3e38, -3e38, -jnp.inf, jnp.nan])
+    most = float(jnp.finfo(jnp.float32).max) ** 0.75
+    np.testing.assert_allclose(capped(x), [1e20, most, -most, -np.inf, np.nan])
+    assert capped(jnp.array([3 + 4j])) == 3 + 4j
+
+
+def test_a_root_has_a_derivative_at_zero():
+    assert jax.grad(safe_sqrt)(0.0) == 0
+    assert jax.grad(safe_sqrt)(4.0) == 0.25
+    assert safe_sqrt(jnp.zeros(())) < 2e-19
+    np.testing.assert_array_equal(safe_sqrt(jnp.array([9.0, jnp.nan])), [3.0, np.nan])
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "complex64"])

@@ -26,13 +26,9 @@ STATES = sorted(
 )
 
 
-#: Fields that hold whatever a user's function returned.
-REPORTED = {"measurement", "measurements", "skip_state"}
-
-
 @pytest.mark.parametrize("cls", STATES, ids=lambda cls: cls.__name__)
 def test_every_field_has_a_role(cls):
-    assert set(gradtx.roles(cls)) == set(cls._fields) - REPORTED
+    assert set(gradtx.roles(cls)) == set(cls._fields)
 
 
 def test_links_of_a_chain_are_inner_states():
@@ -46,6 +42,7 @@ def test_roles_say_the_truth():
         gradtx.add_noise(0.1, 0.5, key=0),
         gradtx.zero_nans(),
         gradtx.accumulate(gradtx.adamw(gradtx.schedules.constant_schedule(0.1)), 2),
+        gradtx.apply_if_finite(gradtx.identity(), 2),
     )
 
     def check(state):
@@ -60,6 +57,10 @@ def test_roles_say_the_truth():
                 assert (value.dtype, value.shape) == (jnp.int32, ())
             elif role is Role.SCALAR:
                 assert (value.dtype, value.shape) == (jnp.float32, ())
+            elif role is Role.FLAG:
+                assert (value.dtype, value.shape) == (jnp.bool_, ())
+            elif role is Role.MEASURED:
+                assert not jax.tree.leaves(value)
             elif role is Role.KEY:
                 assert (value.dtype, value.shape) == (jnp.uint32, (2,))
             else:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import pytest
 
 import gradtx
+import gradtx.testing
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"

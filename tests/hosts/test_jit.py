@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 import gradtx
+import gradtx.testing
 from tests.hosts import _models
 
 STATES = _models.every_kind_of_state()

@@ -44,7 +44,7 @@ print("failing:", *codes)
 def main() -> int:
     """Plant the bugs, and print what became of each."""
     parser = argparse.ArgumentParser(
-        prog="python -m tests.mutants", description=__doc__.splitlines()[0]
+        prog="python -m tests.mutants", description="Plant small bugs."
     )
     parser.add_argument("--sample", type=int, help="how many; by default all")
     parser.add_argument("--seed", type=int, default=0, help="which ones")

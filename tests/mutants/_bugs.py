@@ -180,13 +180,13 @@ BUGS = [
     ),
     Bug(
         "core/_transformation.py",
-        "traits = traits.replace(scale_free=own.scale_free)",
+        "traits = joined([*(tx.traits for tx in parts), own])",
         "traits = own",
         "adamw lars",
     ),
     Bug(
         "core/_traits.py",
-        "reach=max(a.reach, b.reach, key=_REACHES.index)",
+        "reach=_REACHES[max(map(_REACHES.index, (a.reach, b.reach)))]",
         "reach=a.reach",
         "lamb chain dpsgd",
     ),
@@ -235,9 +235,9 @@ BUGS = [
         "clip_by_global_norm",
     ),
     Bug(
-        "core/_norms.py",
-        "return jnp.where(jnp.isfinite(self.root), jnp.minimum(norm, largest), norm)",
-        "return norm",
+        "transforms/_clip.py",
+        "seen = jnp.where(jnp.isfinite(root), jnp.minimum(norm, largest), norm)",
+        "seen = norm",
         "clip_by_global_norm",
     ),
     Bug(

@@ -10,7 +10,6 @@ NUMERIC = [code for code, prop in PROPERTIES.items() if not prop.abstract]
 ABSTRACT = [code for code, prop in PROPERTIES.items() if prop.abstract]
 #: Forms that the catalogue does not have, because their defaults are others.
 FORMS = [tx for tx in EVERY if tx not in catalogue().values()]
-TINY = gradtx.testing.Traits(needs={"params"})
 
 
 @conformance(catalogue().items(), ABSTRACT)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 import gradtx
+import gradtx.testing
 from gradtx import MaskedNode, tree
 
 PARAMS = {"kernel": jnp.zeros((4, 3)), "bias": jnp.zeros(3)}
