@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.stats import norm
 
 from gradtx.core import DTypeLike, Numeric, PRNGKey, Shape
 
@@ -65,6 +64,8 @@ class MultiNormalDiagFromLogScale:
         dtype = jnp.result_type(float, x.dtype, self._mean.dtype, self._log_scale.dtype)
         scale = jnp.exp(self._log_scale)
         terms = (jnp.broadcast_to(a, shape) for a in (x, self._mean, scale))
+        from jax.scipy.stats import norm  # slow to load
+
         density = norm.logpdf(*(a.astype(dtype) for a in terms))
         return jnp.sum(density, axis=tuple(range(-len(self._param_shape), 0)))
 

@@ -20,8 +20,8 @@ def conformance(
     """Parametrise a test function over transformations and properties.
 
     The function gets `check`, a function without arguments that raises where the
-    property fails. All tests of one transformation share its compiled steps, and one
-    worker where pytest-xdist runs with `--dist loadgroup`.
+    property fails. The tests of one transformation stand together, and share its
+    compiled steps within a process.
 
     Args:
       transformations: transformations, or pairs `(name, transformation)`.
@@ -47,7 +47,6 @@ def conformance(
             pytest.param(
                 functools.partial(_check, subject, code, heavy),
                 id=f"{name}-{code}",
-                marks=pytest.mark.xdist_group(name),
             )
             for code in codes
         ]
