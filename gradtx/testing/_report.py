@@ -89,8 +89,11 @@ def check_transformation(
     abstract: bool | None = None,
     heavy: bool = True,
     raises: bool = True,
+    verbose: bool = True,
 ) -> Report:
-    """Check a transformation, of any library, against the properties P1 to P18.
+    """Check a transformation, of any library, and print a table of what was found.
+
+    The properties are P1 to P18; `PROPERTIES` holds their claims.
 
     Every property is checked in each of its cells, such as dtypes. A cell that fails
     is no failure where the transformation declares so, with a reason, in
@@ -105,9 +108,10 @@ def check_transformation(
         well under a second, or only the others (`False`).
       heavy: whether to check cells that take seconds, such as trees of 1,000 leaves.
       raises: whether failures raise.
+      verbose: whether to print the table.
 
     Returns:
-      A `Report`, which prints as a table.
+      A `Report`, whose text is the table.
 
     Raises:
       AssertionError: if a cell fails, with the table as its message.
@@ -116,10 +120,12 @@ def check_transformation(
     Example:
       >>> import gradtx
       >>> report = gradtx.testing.check_transformation(
-      ...     gradtx.scale(0.5), properties=["P13"]
+      ...     gradtx.scale(0.5), properties=["P7", "P11"]
       ... )
-      >>> {r.cell for r in report.results if r.outcome == "pass"} >= {"shape"}
-      True
+      P7   2 pass                       counters at 2^31-1 stay there, and updates stay finite
+      P11  2 pass                       parameters, state and gradients can be donated right after init
+      >>> report.failures
+      ()
 
     Source: the properties are those that training needs of an optimizer; most were
     written down after a failure of a public library.
@@ -129,6 +135,8 @@ def check_transformation(
     report = Report(tuple(results_of(subject, chosen, heavy=heavy)))
     if raises and report.failures:
         raise AssertionError(f"{subject.name}\n{report.table()}")
+    if verbose:
+        print(report.table())
     return report
 
 

@@ -87,6 +87,12 @@ def test_second_moments_are_real_and_wide(dtype):
     assert nu.dtype == jnp.float32
 
 
+def test_second_moments_of_64_bits_have_64(x64):
+    params = {"w": jnp.ones(2, "float64"), "z": jnp.ones(2, "complex128")}
+    nu = second_moment_like(params)
+    assert {x.dtype.name for x in jax.tree.leaves(nu)} == {"float64"}
+
+
 def test_zeros_keep_integers_and_follow_dtype_and_wide():
     params = {"w": jnp.ones(2, jnp.bfloat16), "n": jnp.ones(2, jnp.int32)}
     assert [x.dtype for x in jax.tree.leaves(zeros_like(params))] == [

@@ -30,8 +30,15 @@ OPTIONS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
 def _spaces(room):
-    """Return a room and the modules that it shows, such as experimental.aggregating."""
-    shown = [m for name, m in vars(room).items() if not name.startswith("_")]
+    """Return a room and the modules that it shows, such as experimental.aggregating.
+
+    Programs, such as testing.compare, are there only once something has run them.
+    """
+    shown = [
+        m
+        for name, m in vars(room).items()
+        if not name.startswith("_") and not hasattr(m, "main")
+    ]
     return [room, *(m for m in shown if isinstance(m, types.ModuleType))]
 
 

@@ -41,6 +41,7 @@ for properties in ({*gradtx.testing.PROPERTIES} - slow, slow):
             properties=properties,
             raises=False,
             heavy=False,
+            verbose=False,
         )
         codes |= {r.code for r in report.failures}
 print("failing:", *codes)

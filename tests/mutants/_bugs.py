@@ -116,7 +116,7 @@ BUGS = [
         "core/_numerics.py",
         "return jnp.float64 if double else jnp.float32",
         "return jnp.float32",
-        "adam",
+        tests="tests/core/test_numerics.py",
     ),
     Bug(
         "core/_tree.py",
@@ -244,7 +244,7 @@ BUGS = [
         "core/_norms.py",
         "scaled = x * scale.astype(x.dtype)",
         "scaled = x",
-        "lamb scale_by_trust_ratio",
+        tests="tests/core/test_norms.py",
     ),
     Bug(
         "core/_apply.py",
@@ -256,7 +256,7 @@ BUGS = [
     Bug(
         "core/_apply.py",
         "    if its == jax.dtypes.float0:\n        return p\n",
-        "",
+        "    if its == jax.dtypes.float0:\n        return p * 0\n",
         "sgd",
     ),
     Bug(
