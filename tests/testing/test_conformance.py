@@ -1,5 +1,6 @@
 """Every transformation has every property, or says why it has not."""
 
+import jax.numpy as jnp
 import pytest
 
 import gradtx
@@ -59,6 +60,16 @@ def test_traits_of_a_chain_are_those_of_its_links():
     assert gradtx.flatten(gradtx.scale_by_novograd()).traits.reach == "tree"
     injected = gradtx.inject_hyperparams(gradtx.lamb)(learning_rate=1.0)
     assert injected.traits == gradtx.lamb(1.0).traits
+
+
+def test_what_novograd_needs_depends_on_its_decay():
+    params = {"w": jnp.ones(2)}
+    plain, decaying = gradtx.novograd(0.1), gradtx.novograd(0.1, weight_decay=0.1)
+    plain.update(params, plain.init(params))
+    with pytest.raises(
+        gradtx.MissingArgumentError, match="scale_by_novograd: update needs the current"
+    ):
+        decaying.update(params, decaying.init(params))
 
 
 @pytest.mark.parametrize(
