@@ -99,3 +99,14 @@ def test_normalize_gives_norm_one_and_keeps_zeros():
     np.testing.assert_allclose([made["a"][0], made["b"][0]], [0.6, -0.8], rtol=1e-6)
     zero = {"a": jnp.zeros(2)}
     assert tx.update(zero, tx.init(zero))[0]["a"].tolist() == [0.0, 0.0]
+
+
+def test_a_cooldown_keeps_the_scale():
+    tx = gradtx.reduce_on_plateau(factor=0.5, patience=1, cooldown=3)
+    g = {"w": jnp.ones(1)}
+    state, scales = tx.init(g), []
+    for _ in range(8):
+        _, state = tx.update(g, state, value=1.0)
+        scales.append(float(state.scale))
+    # the first value improves on infinity; then one without improvement, and three at rest
+    assert scales == [1.0, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25]

@@ -63,3 +63,13 @@ def test_sharded_leaves_mean_what_whole_leaves_mean(make, cut):
     step = lambda g, p: tx.update(g, tx.init(p), p)[0]
     made = jax.vmap(step, axis_name="shard")(*parts)
     np.testing.assert_allclose(jnp.concatenate(made, axis=cut), whole, atol=1e-6)
+
+
+def test_a_leaf_without_a_norm_has_a_trust_ratio_of_one():
+    g = {"at zero": jnp.array([3.0, -4.0]), "still": jnp.zeros(2), "w": jnp.ones(4)}
+    params = {"at zero": jnp.zeros(2), "still": jnp.ones(2), "w": jnp.full(4, 3.0)}
+    tx = gradtx.scale_by_trust_ratio()
+    updates, _ = tx.update(g, tx.init(params), params)
+    assert updates["at zero"].tolist() == [3.0, -4.0]
+    assert updates["still"].tolist() == [0.0, 0.0]
+    assert updates["w"].tolist() == [3.0] * 4
