@@ -24,6 +24,7 @@ from gradtx.core import (
     safe_increment,
     safe_sqrt,
     scalar_like,
+    scaled_norm,
     sum_leaves,
     transformation,
     zero_count,
@@ -113,7 +114,7 @@ def mechanize(
         pull = (
             weight_decay
             * scale
-            * global_norm(updates, axis_name=axis_name).astype(real)
+            * scaled_norm(updates, axis_name=axis_name).bounded.astype(real)
         )
         size = global_norm(params, axis_name=axis_name).astype(real)
         pull = pull / (size + eps)

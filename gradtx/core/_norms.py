@@ -40,6 +40,13 @@ class ScaledNorm(NamedTuple):
         """The norm itself, infinite only where no float holds it."""
         return self.root / self.scale
 
+    @property
+    def bounded(self) -> jax.Array:
+        """The norm; of finite numbers whose norm no float holds, the largest float."""
+        norm = self.root / self.scale
+        largest = jnp.finfo(norm.dtype).max
+        return jnp.where(jnp.isfinite(self.root), jnp.minimum(norm, largest), norm)
+
 
 def global_norm(updates: Any, *, axis_name: AxisName | None = None) -> jax.Array:
     """Return the Euclidean norm of all elements of all leaves.

@@ -12,8 +12,9 @@ from gradtx.core._errors import ArgumentError, MissingArgumentError
 #: How far one element of a gradient reaches: itself, its leaf, or all leaves.
 Reach = Literal["element", "leaf", "tree"]
 #: What `update` takes: gradients like the parameters, one gradient per example along a
-#: leading axis, or gradients at the fast of two sets of parameters.
-Form = Literal["gradients", "examples", "pairs"]
+#: leading axis, gradients at the fast of two sets of parameters, or trees of which
+#: nothing is known beforehand.
+Form = Literal["gradients", "examples", "pairs", "any"]
 
 _REACHES: tuple[Reach, ...] = get_args(Reach)
 #: Each argument of `update` that may be needed, and how to give it.
@@ -51,7 +52,8 @@ class Traits:
       complex: whether it takes complex leaves; those that do not raise `DtypeError`.
       scale_free: whether gradients times a power of two give the same updates.
       form: what `update` takes: `"gradients"`, `"examples"` (one gradient per example,
-        along a leading axis) or `"pairs"` (gradients at `params.fast`).
+        along a leading axis), `"pairs"` (gradients at `params.fast`), or `"any"` where
+        only a run can tell, so that nothing is compared with the parameters.
       ulps: the number of units in the last place, of a leaf's largest element, by which
         two compilations of one update may differ.
       exempt: properties of `gradtx.testing` that do not apply, with the reason:

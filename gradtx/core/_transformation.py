@@ -263,7 +263,7 @@ def _signed_update(
             extra = {k: v for k, v in extra.items() if k in named}
         with jax.named_scope(f"gradtx/{name}"), signed(name):
             require(traits.needs, {"params": params, **extra})
-            if params is not None and traits.form != "pairs":
+            if params is not None and traits.form in ("gradients", "examples"):
                 check_structure(params, updates, "params", "updates")
                 check_shapes(params, updates, "updates", leading=per_example)
             if by_name:

@@ -6,14 +6,18 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+import jax
+
 from gradtx.combinators import ConditionallyMaskState, conditionally_mask
 from gradtx.core import (
     GradientTransformation,
     Inner,
     Link,
     Role,
+    Traits,
     as_transformation,
     roles,
+    shape_of,
     zero_count,
 )
 
@@ -49,6 +53,10 @@ class Aggregator(GradientTransformation):
     Args:
       init, update: as in `GradientTransformation`.
     """
+
+    traits: Traits = dataclasses.field(
+        default=Traits(form="any"), compare=False, kw_only=True
+    )
 
 
 class ProcessState(NamedTuple):
@@ -106,7 +114,9 @@ def process(
         )
 
     def update(updates, state, params=None, **extra):
-        updates, first = before.update(updates, state[0], params, **extra)
+        # single examples have no parameters of their own
+        own = params if _same_shapes(updates, params) else None
+        updates, first = before.update(updates, state[0], own, **extra)
         updates, second = gather.update(updates, state[1], params, **extra)
         if aggregator_has_aux:
             updates, aux = updates
@@ -124,7 +134,12 @@ def process(
 
     update.__qualname__ = "process"  # a chain's name for it
     kind = Aggregator if isinstance(gather, Aggregator) else GradientTransformation
-    return kind(init, update)
+    return kind(init, update, traits=Traits(form="any"))
+
+
+def _same_shapes(a: Any, b: Any) -> bool:
+    shapes = lambda tree: [shape_of(x) for x in jax.tree.leaves(tree)]
+    return shapes(a) == shapes(b)
 
 
 def _is_ready(step: Any, *, ready: Any, **extra: Any) -> Any:

@@ -132,7 +132,9 @@ def scale_by_factored_rms(
 
     def update(updates, state, params=None, **extra):
         def leaf(g, v_row, v_col, v, *, b, epsilon):
-            square = capped_abs_sq(g) + epsilon
+            # so small that a mean over the leaf is in range
+            most = jnp.finfo(real_dtype(g.dtype)).max / (2 * max(g.size, 1))
+            square = jnp.minimum(capped_abs_sq(g), most) + epsilon
             two = axes(g.shape)
             if two is None:
                 v = b * v + (1 - b) * square

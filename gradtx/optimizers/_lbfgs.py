@@ -121,7 +121,10 @@ def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True):
         s = list(map(difference, inside(params), inside(state.params)))
         y = list(map(difference, g, inside(state.updates)))
         along, square = _dot(s, y).astype(real), _dot(y, y).astype(real)
-        good = (along > 0) & jnp.isfinite(along) & jnp.isfinite(square)
+        fits = jnp.isfinite(along) & jnp.isfinite(square)
+        # where their products overflow, the pair is left out as a whole
+        y = [jnp.where(fits, x, jnp.zeros_like(x)) for x in y]
+        good = (along > 0) & fits
         weight = jnp.where(good, 1 / jnp.where(good, along, 1), 0)
         slot = (state.count - 1) % memory_size
         put = lambda memory, x: memory.at[slot].set(cast(x, memory.dtype))
@@ -167,18 +170,13 @@ def _filled(tree: Any, free: list[int], leaves: list[Any]) -> Any:
 def _two_loops(g: Any, s: Any, y: Any, weights: Any, scale: Any, order: Any) -> Any:
     """Return `H·g`; `order` lists the memory's slots from the oldest to the newest."""
 
-    def weighted(i, product):
-        # a pair without weight may have a product that is not finite
-        product = product.astype(weights.dtype)
-        return jnp.where(weights[i] == 0, 0, weights[i] * product)
-
     def newest_first(q, i):
-        alpha = weighted(i, _dot([x[i] for x in s], q))
+        alpha = weights[i] * _dot([x[i] for x in s], q).astype(weights.dtype)
         return _add(q, -alpha, [x[i] for x in y]), alpha
 
     def oldest_first(r, step):
         i, alpha = step
-        beta = weighted(i, _dot([x[i] for x in y], r))
+        beta = weights[i] * _dot([x[i] for x in y], r).astype(weights.dtype)
         return _add(r, alpha - beta, [x[i] for x in s]), None
 
     q, alphas = lax.scan(newest_first, g, order, reverse=True)

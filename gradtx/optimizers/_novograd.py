@@ -105,7 +105,7 @@ def scale_by_novograd(
 
     def update(updates, state, params=None, **extra):
         def leaf(g, mu, nu, p=0, *, b1, b2, eps, eps_root, wd, first):
-            norm = leaf_norm(g, axis_name=axis_name).value
+            norm = leaf_norm(g, axis_name=axis_name).bounded
             top = jnp.finfo(norm.dtype).max ** 0.5 * (1 - 1e-3)
             square = jnp.square(
                 jnp.where(jnp.isinf(norm), norm, jnp.minimum(norm, top))

@@ -4,7 +4,8 @@
     python -m gradtx.testing.compare adam sgd --abstract  some, without computing
     python -m gradtx.testing.compare --jobs 2 --write docs/reliability.md
 
-Needs the extra `test`. `--write` replaces the part of the file between two comments.
+Needs the extra `test`. `--write` replaces the part of the file between two comments. All
+take about half an hour on two cores; `--log FILE` lets an interrupted run go on.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import functools
 import importlib.metadata
 import inspect
 import io
+import json
 import multiprocessing
 import pathlib
 import sys
@@ -54,6 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help="transformations; by default all")
     parser.add_argument("--abstract", action="store_true", help="compute nothing")
     parser.add_argument("--jobs", type=int, default=1, help="processes to use")
+    parser.add_argument(
+        "--log", type=pathlib.Path, help="keep results here, and go on from them"
+    )
     parser.add_argument("--write", type=pathlib.Path, help="a Markdown file")
     given = parser.parse_args(arguments)
     unknown = sorted(set(given.names) - catalogue().keys())
@@ -61,8 +66,10 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"no transformation is called {unknown[0]!r}")
     names = given.names or sorted(catalogue())
     codes = [p.code for p in PROPERTIES.values() if p.abstract or not given.abstract]
+    found = _logged(given.log)
+    known = {result.transformation for _, result in found}
+    names = [name for name in names if name not in known]
     with concurrent.futures.ThreadPoolExecutor(given.jobs) as pool:
-        found = []
         for name, results in zip(
             names,
             pool.map(functools.partial(compared, codes=codes), names),
@@ -70,6 +77,10 @@ def main(arguments: list[str] | None = None) -> int:
         ):
             found += results
             print(f"{name}: {len(found)} cells so far", file=sys.stderr)
+            if given.log is not None:
+                with given.log.open("a") as log:
+                    for library, result in results:
+                        print(json.dumps([library, vars(result)]), file=log)
     _Worker.close_all()
     text = "\n".join(tables(found))
     if given.write is None:
@@ -80,6 +91,14 @@ def main(arguments: list[str] | None = None) -> int:
         tail = rest.split(END)[1]
         given.write.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}")
     return 0
+
+
+def _logged(log: pathlib.Path | None) -> list[tuple[str, Result]]:
+    """Return what an earlier run has found."""
+    if log is None or not log.exists():
+        return []
+    lines = map(json.loads, log.read_text().splitlines())
+    return [(library, Result(**fields)) for library, fields in lines]
 
 
 def compared(name: str, codes: Iterable[str]) -> list[tuple[str, Result]]:

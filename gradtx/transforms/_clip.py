@@ -111,8 +111,8 @@ def clip_by_global_norm(max_norm: Numeric, *, axis_name: AxisName | None = None)
         return ClipByGlobalNormState(zero_norm(params, axis_name=axis_name))
 
     def update(updates, state, params=None, **extra):
-        root, scale = scaled_norm(updates, axis_name=axis_name)
-        norm = root / scale
+        root, scale = whole = scaled_norm(updates, axis_name=axis_name)
+        norm = whole.bounded
         limit = jnp.asarray(max_norm).astype(root.dtype)
         fits = norm < limit
         # two factors, since one alone may be too small for a float
@@ -124,10 +124,7 @@ def clip_by_global_norm(max_norm: Numeric, *, axis_name: AxisName | None = None)
             return g * first * second
 
         updates = map_leaves(leaf, updates, first=first, second=second)
-        # of finite numbers, the largest float stands for a norm that no float holds
-        largest = float(jnp.finfo(jnp.float32).max)
-        seen = jnp.where(jnp.isfinite(root), jnp.minimum(norm, largest), norm)
-        return updates, ClipByGlobalNormState(seen.astype(jnp.float32))
+        return updates, ClipByGlobalNormState(cast(norm, jnp.float32))
 
     return init, update
 

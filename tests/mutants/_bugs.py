@@ -181,7 +181,7 @@ BUGS = [
     ),
     Bug(
         "core/_transformation.py",
-        'if params is not None and traits.form != "pairs":',
+        'if params is not None and traits.form in ("gradients", "examples"):',
         "if False:",
         "sgd",
     ),
@@ -242,9 +242,9 @@ BUGS = [
         "clip_by_global_norm",
     ),
     Bug(
-        "transforms/_clip.py",
-        "seen = jnp.where(jnp.isfinite(root), jnp.minimum(norm, largest), norm)",
-        "seen = norm",
+        "core/_norms.py",
+        "return jnp.where(jnp.isfinite(self.root), jnp.minimum(norm, largest), norm)",
+        "return norm",
         "clip_by_global_norm",
     ),
     Bug(
@@ -394,8 +394,8 @@ BUGS = [
     ),
     Bug(
         "optimizers/_adafactor.py",
-        "square = capped_abs_sq(g) + epsilon",
-        "square = capped_abs_sq(g)",
+        "square = jnp.minimum(capped_abs_sq(g), most) + epsilon",
+        "square = jnp.minimum(capped_abs_sq(g), most)",
         "scale_by_factored_rms",
     ),
     Bug(
@@ -456,8 +456,8 @@ BUGS = [
     ),
     Bug(
         "optimizers/_lbfgs.py",
-        "good = (along > 0) &",
-        "good = (along != 0) &",
+        "good = (along > 0) & fits",
+        "good = (along != 0) & fits",
         "",
         _O + "/test_lbfgs.py",
     ),
@@ -470,10 +470,9 @@ BUGS = [
     ),
     Bug(
         "optimizers/_lbfgs.py",
-        "return jnp.where(weights[i] == 0, 0, weights[i] * product)",
-        "return weights[i] * product",
+        "good = (along > 0) & fits",
+        "good = along > 0",
         "lbfgs",
-        _O + "/test_lbfgs.py",
     ),
     Bug(
         "optimizers/_lion.py",

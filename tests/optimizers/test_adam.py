@@ -115,10 +115,10 @@ def test_traced_hyperparameters_give_what_plain_numbers_do(make):
         np.testing.assert_allclose(ours["w"], updates["w"], rtol=1e-14)
 
 
-def test_eps_root_makes_derivatives_through_a_zero_gradient_finite():
+def test_derivatives_through_a_zero_gradient_are_finite():
     def step(g, eps_root):
         tx = gradtx.scale_by_adam(eps_root=eps_root)
         return tx.update({"w": g}, tx.init({"w": g}))[0]["w"]
 
-    assert not jnp.isfinite(jax.grad(step)(0.0, 0.0))
+    assert jnp.isfinite(jax.grad(step)(0.0, 0.0))
     assert jnp.isfinite(jax.grad(step)(0.0, 1e-8))
