@@ -202,7 +202,7 @@ def long_runs(subject: Subject, cell: str) -> None:
 
 def _median_update(subject: Subject, dtype: str) -> float:
     """Return the median, over elements, of the mean size of the last 200 updates."""
-    key = f"median {dtype} {jax.config.jax_enable_x64}"
+    key = f"median {dtype} {scalar_dtype()}"
     return subject.kept(key, lambda: _measured(subject, dtype))
 
 
@@ -216,15 +216,15 @@ def _measured(subject: Subject, dtype: str) -> float:
 
     params = subject.params(dtype)
     sizes = jax.jit(run)(
-        params, subject.init(params), _noise(dtype, jax.config.jax_enable_x64)
+        params, subject.init(params), _noise(dtype, str(scalar_dtype()))
     )
     means = [np.mean(x[-200:], axis=0).ravel() for x in numbers(sizes)]
     return float(np.median(np.concatenate(means)))
 
 
 @functools.cache
-def _noise(dtype: str, x64: bool) -> Any:
-    del x64  # arrays made in one mode do not serve in the other
+def _noise(dtype: str, widest: str) -> Any:
+    del widest  # arrays made in one mode do not serve in the other
     draw = np.random.default_rng(14)
     shapes = {"w": (STEPS, 4, 3), "b": (STEPS, 3)}
     # the bits of bfloat16, which float16 and float32 hold exactly
