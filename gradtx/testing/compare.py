@@ -151,11 +151,14 @@ class _Worker:
     def ask(self, library: str, name: str, code: str, cell: str) -> Result | None:
         """Return what comes of one cell; `None` if the library has no such thing."""
         self._pipe.send((library, name, code, cell))
-        if self._pipe.poll(DEADLINE):
-            return self._pipe.recv()
+        said = f"does not return within {DEADLINE} s"
+        try:
+            if self._pipe.poll(DEADLINE):
+                return self._pipe.recv()
+        except EOFError:
+            said = "its process dies"
         self._process.kill()
         self._start()
-        said = f"does not return within {DEADLINE} s"
         return Result(name, code, cell, "fail", said)
 
 
