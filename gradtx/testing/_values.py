@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gradtx.core import scalar_dtype
 from gradtx.testing._property import declare, require
 from gradtx.testing._subject import Subject, finite, numbers, same_bits
 
