@@ -83,7 +83,7 @@ class Subject:
             if remembered.factory is not GradientTransformation:
                 self.call = (remembered.factory, remembered.arguments)
         self.name = getattr(known, "name", None) or (
-            call[0].__name__ if call else "transformation"
+            getattr(call[0], "__name__", "partial") if call else "transformation"
         )
         arguments = self.call[1] if self.call else {}
         axis = arguments.get("axis_name")
