@@ -153,3 +153,15 @@ def test_matrices_of_memory_are_not_parameters():
     assert seen.params["w"] == seen.updates["w"] == (3, 2)
     assert seen.diff_params_memory["w"].shape == (4, 3, 2)
     assert seen.weights_memory.shape == (4,)
+
+
+def test_a_pair_whose_products_overflow_is_left_out():
+    tx = gradtx.scale_by_lbfgs(2)
+    start = jnp.zeros(2)
+    _, state = tx.update(jnp.array([1.0, 0.0]), tx.init(start), start)
+    # s·y is 2e35, y·y more than any float32 holds
+    far = jnp.array([1.0, 0.0])
+    _, state = tx.update(jnp.array([2e35, 0.0]), state, far)
+    assert float(state.weights_memory[0]) == 0
+    u, _ = tx.update(jnp.array([3.0, 4.0]), state, far)
+    assert bool(jnp.isfinite(u).all())
