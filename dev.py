@@ -3,6 +3,7 @@
 
     python3 dev.py digits     train a network on real digits and look at the curves
     python3 dev.py test       run every test, doctest and notebook
+    python3 dev.py benchmark  measure beside optax, torch and the memory limit
     python3 dev.py check      lint, types, and the documentation, built strictly
 
 Further arguments go to the job: `python3 dev.py digits --devices 8`. Needs Python 3.11
@@ -26,6 +27,7 @@ PYTHON = HOME / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 #: For each job: the extra that it needs, and its commands.
 JOBS = {
     "digits": ("examples", [["examples/digits.py"]]),
+    "benchmark": ("benchmark", [["-m", "benchmarks"]]),
     "test": ("test", [["-m", "pytest", "-n", "auto"]]),
     "check": (
         "test",
