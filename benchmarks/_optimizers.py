@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Any
 
-
 RATE = 1e-3
 
 #: By name: arrays the size of the parameters that a step must at least read or write.

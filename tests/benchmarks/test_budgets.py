@@ -1,0 +1,102 @@
+"""gradtx's compiled steps cost no more than benchmarks/budgets.py allows."""
+
+import functools
+
+import jax
+import pytest
+
+import gradtx
+import gradtx.optimizers
+from benchmarks import budgets
+from benchmarks._subjects import step_of, step_on
+from benchmarks._traffic import Traffic, traffic
+from benchmarks._trees import abstract, count, many
+
+#: `update` takes a loss, or one gradient an example: no plain step.
+OTHER = {
+    name
+    for name, tx in gradtx.testing.catalogue().items()
+    if tx.traits.needs - {"params"} or tx.traits.form != "gradients"
+}
+CATALOGUE = sorted(
+    name
+    for name in gradtx.testing.catalogue()
+    if hasattr(gradtx.optimizers, name)
+    and not name.startswith("scale_by_")
+    and name not in OTHER
+)
+TREES = budgets.BUDGET_TREES
+cases = pytest.mark.parametrize("tree", TREES)
+steps = pytest.mark.parametrize("name", budgets.STEPS)
+
+
+@functools.cache
+def measured(subject: str, name: str, tree: str) -> tuple[Traffic, float]:
+    """Return a step's traffic, and the bytes of its arguments."""
+    shapes = TREES[tree]
+    compiled = step_on(subject, name, tuple(shapes.items())).lower().compile()
+    arguments = compiled.memory_analysis().argument_size_in_bytes
+    return traffic(compiled, count(shapes)), arguments
+
+
+@cases
+@steps
+def test_bytes_and_passes(name, tree):
+    found, _ = measured("gradtx", name, tree)
+    allowed = budgets.STEPS[name]
+    assert found.bytes <= allowed.bytes * budgets.ROUNDING
+    assert found.passes <= allowed.passes * budgets.ROUNDING
+
+
+@cases
+@steps
+def test_kernels(name, tree):
+    found, _ = measured("gradtx", name, tree)
+    leaves = len(TREES[tree])
+    most = budgets.STEPS[name].passes * leaves + budgets.SCALAR_KERNELS
+    assert found.kernels <= most
+
+
+@cases
+@pytest.mark.parametrize("name", budgets.INSTRUCTIONS)
+def test_program_size(name, tree):
+    found, _ = measured("gradtx", name, tree)
+    each, rest = budgets.INSTRUCTIONS[name]
+    assert found.instructions <= each * len(TREES[tree]) + rest
+
+
+@cases
+@steps
+def test_peak_is_parameters_state_and_gradients(name, tree):
+    found, arguments = measured("gradtx", name, tree)
+    assert found.peak <= arguments * budgets.PEAK + budgets.SCALARS
+
+
+@cases
+@pytest.mark.parametrize("name", [*CATALOGUE, "clip_adamw"])
+def test_no_temporaries(name, tree):
+    shapes = TREES[tree]
+    parameters = count(shapes)
+    if name in CATALOGUE:
+        tx = gradtx.testing.catalogue()[name]
+        params = abstract(shapes)
+        state = jax.eval_shape(tx.init, params)
+        lowered = step_of(tx, gradtx.apply_updates).lower(params, state, params)
+        found = traffic(lowered.compile(), parameters)
+    else:
+        found, _ = measured("gradtx", name, tree)
+    allowed = budgets.TEMPORARIES.get(name, 0) + 4 * budgets.SMALL
+    assert found.temporaries <= allowed + budgets.SCALARS / parameters
+
+
+@steps
+def test_packed_program_does_not_grow_with_leaves(name):
+    for leaves in (20, 400):
+        shapes = many(leaves, distinct=20)
+        step = step_on("gradtx packed", name, tuple(shapes.items()))
+        found = traffic(step.lower().compile(), count(shapes))
+        allowed = budgets.STEPS[name]
+        assert found.kernels <= budgets.PACKED_KERNELS
+        assert found.instructions <= budgets.PACKED_INSTRUCTIONS
+        assert found.bytes <= allowed.bytes * budgets.ROUNDING
+        assert found.temporaries <= 4 * budgets.SMALL + budgets.SCALARS / count(shapes)
