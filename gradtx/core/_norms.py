@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +24,11 @@ _SCALES = {
     "float32": (2.0**-80, 2.0**100, 2.0**-80),
     "float64": (2.0**-700, 2.0**800, 2.0**-600),
 }
+# Where there is a float64, all squares of float32 fit into it, and so do their sums:
+# one pass, no second look. On a CPU it takes 1.2 times a float32 sum, which is bound by
+# memory; a conditional over 1,000 leaves instead doubled compile and call time. TPUs
+# emulate float64 with the range of float32.
+_HAVE_FLOAT64 = ("cpu", "gpu")
 
 
 class ScaledNorm(NamedTuple):
@@ -91,6 +97,10 @@ def scaled_norm(tree: Any, *, axis_name: AxisName | None = None) -> ScaledNorm:
     if not leaves:
         return ScaledNorm(jnp.zeros(()), jnp.ones(()))
     dtype = real_dtype(widened(dtype_of(max(leaves, key=bits))))
+    if _fits_float64(dtype):
+        with jax.enable_x64(True):
+            squares = add_up([_in_float64(x) for x in leaves], axis_name)
+            return _from_float64(squares)
     low, up, down = _SCALES[jnp.dtype(dtype).name]
 
     def total(scale: jax.Array | None) -> jax.Array:
@@ -130,6 +140,9 @@ def leaf_norm(
     """
     check_axes(axis_name)
     keep = axis is not None
+    if _fits_float64(real_dtype(x.dtype)):
+        with jax.enable_x64(True):
+            return _from_float64(all_sum(_in_float64(x, axis), axis_name))
     # a leaf can be of any size, so the largest magnitude itself sets the scale
     largest = jnp.max(jnp.abs(x), axis=axis, keepdims=keep, initial=0)
     largest = lax.stop_gradient(all_max(largest, axis_name))
@@ -147,6 +160,29 @@ def _sum_of_squares(x: Any, scale: jax.Array | None) -> jax.Array:
     if scale is not None:
         x = x * scale.astype(real_dtype(x.dtype)).astype(x.dtype)
     return jnp.sum(abs_sq(x))
+
+
+def _fits_float64(dtype: Any) -> bool:
+    """Say whether squares of `dtype` are summed in float64."""
+    return dtype == jnp.float32 and jax.default_backend() in _HAVE_FLOAT64
+
+
+def _in_float64(x: Any, axis: Any = None) -> jax.Array:
+    """Sum the squares of `x` over `axis`, kept with length 1, or over all axes."""
+    parts = (x.real, x.imag) if jnp.iscomplexobj(x) else (x,)
+    wide = [lax.convert_element_type(part, jnp.float64) for part in parts]
+    squares = functools.reduce(jnp.add, [part * part for part in wide])
+    return jnp.sum(squares, axis=axis, keepdims=axis is not None)
+
+
+def _from_float64(squares: jax.Array) -> ScaledNorm:
+    """Return the root of a sum in float64 as a quotient of two float32 numbers."""
+    norm = _root(squares)
+    low, up, down = _SCALES["float32"]
+    scale = jnp.where(squares < low, up, jnp.where(squares >= 2.0**128, down, 1.0))
+    scale = lax.stop_gradient(scale)
+    single = lambda x: lax.convert_element_type(x, jnp.float32)
+    return ScaledNorm(single(norm * scale), single(scale))
 
 
 def _root(squares: jax.Array) -> jax.Array:
