@@ -14,7 +14,18 @@ import time
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 #: Scenarios in the order in which they run; each is a module of this package.
-SCENARIOS = ("step", "program")
+SCENARIOS = (
+    "step",
+    "program",
+    "compiling",
+    "calls",
+    "importing",
+    "memory",
+    "accumulating",
+    "sweeping",
+    "sharding",
+    "training",
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -60,6 +71,7 @@ def main(arguments: list[str]) -> int:
         full=asked.full,
         rounds=5 if asked.quick else 9,
         turn=0.03 if asked.quick else 0.2,
+        patience=4 if asked.quick else 60,
         trees=asked.trees,
         optimizers=asked.optimizers,
     )

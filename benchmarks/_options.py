@@ -15,8 +15,14 @@ class Options(NamedTuple):
     full: bool = False
     rounds: int = 7
     turn: float = 0.1  # seconds a subject is timed in one round
+    patience: float = 60.0  # seconds after which a case gets no more rounds
     trees: tuple[str, ...] = ()  # none: all that the scenario has
     optimizers: tuple[str, ...] = ()
+
+    @property
+    def timing(self) -> dict[str, Any]:
+        """What `interleaved` is told."""
+        return {"rounds": self.rounds, "turn": self.turn, "patience": self.patience}
 
     @property
     def quick(self) -> bool:

@@ -128,6 +128,28 @@ def _peak(axis: Any, rows: list[Row]) -> None:
     _bars(axis, rows, lambda r: r["optimizer"], lambda r: r["value"], title)
 
 
+#: What is drawn as a multiple of optax's, and what it is called there.
+OTHERS = {
+    "call overhead": "call\noverhead",
+    "eager step": "eager\nstep",
+    "eager init": "eager\ninit",
+    "micro-step": "micro-\nstep",
+    "step on 8 devices": "on 8\ndevices",
+    "train": "train",
+    "first call": "train:\nfirst call",
+}
+
+
+def _others(axis: Any, rows: list[Row]) -> None:
+    axis.set_yscale("log")
+    axis.axhline(1, color=COLOURS["optax"], linewidth=0.8)
+    rows = [r for r in rows if r["subject"] in COLOURS and r["subject"] != "optax"]
+    last = {(r["measure"], r["subject"]): r for r in rows}  # the largest case
+    title = "Other times, × optax's (line)"
+    label = lambda r: OTHERS[r["measure"]]
+    _bars(axis, list(last.values()), label, lambda r: r["to_optax"], title)
+
+
 def _is(measure: str, **wanted: Any) -> Any:
     return lambda row: (
         row["measure"] == measure and all(row.get(k) == v for k, v in wanted.items())
@@ -146,5 +168,6 @@ PANELS = (
     (_against_optax, _is("step")),
     (_bytes, _on_gpt2("bytes")),
     (_peak, _on_gpt2("peak")),
+    (_others, lambda row: row["measure"] in OTHERS and "to_optax" in row),
     (_lines, _is("total", optimizer="clip_adamw")),
 )

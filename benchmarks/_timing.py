@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 class Contestant(NamedTuple):
@@ -29,12 +31,13 @@ def no_garbage() -> Iterator[None]:
 
 
 def interleaved(
-    contestants: Mapping[str, Contestant],
+    contestants: Mapping[Name, Contestant],
     *,
     rounds: int = 7,
     turn: float = 0.1,
+    patience: float = 60.0,
     pipelined: bool = False,
-) -> dict[str, list[float]]:
+) -> dict[Name, list[float]]:
     """Return seconds for one run of each contestant, once for each round.
 
     Every round gives each contestant one turn, starting from another one each time.
@@ -44,18 +47,22 @@ def interleaved(
       contestants: what to time, by name. Each has run once before, outside.
       rounds: turns of each.
       turn: seconds that a turn lasts at least; short runs are repeated within it.
+      patience: seconds after which rounds end, once there have been three.
       pipelined: wait once a turn and not after every run: for GPUs, where the time
         between two waits is the device's and not the launches'.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    seconds: dict[Name, list[float]] = {name: [] for name in contestants}
     names = list(contestants)
     repeats = {}
     for name, contestant in contestants.items():
         _turn(contestant, 1, pipelined)  # compiles, allocates, warms caches
-        once = min(_turn(contestant, 1, pipelined) for _ in range(2))
+        once = _turn(contestant, 1, pipelined)
         repeats[name] = max(1, min(10_000, round(turn / once)))
+    begin = time.perf_counter()
     with no_garbage():
         for round_ in range(rounds):
+            if round_ >= 3 and time.perf_counter() - begin > patience:
+                break
             start = round_ % len(names)
             for name in names[start:] + names[:start]:
                 time.sleep(0.002)  # threads of the one before go to sleep

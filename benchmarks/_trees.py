@@ -32,12 +32,12 @@ def shapes(tree: str, size: str = "normal") -> Shapes:
         return {"w": ((64, 16, 1)[small] * 2**20 // (1, 1, 16)[small],)}
     if tree == "gpt2":
         width = (768, 384, 64)[small]
-        return gpt2(width, layers=12, vocabulary=(50257, 25129, 509)[small])
+        return gpt2(width, (12, 4, 12)[small], vocabulary=(50257, 25129, 509)[small])
     if tree == "layers":
         matrices = gpt2((768, 192, 64)[small], layers=2, vocabulary=1)
         return {k: s for k, s in matrices.items() if k[0] == "h" and len(s) == 2}
     if tree == "many":
-        return many((2000, 200, 50)[small])
+        return many((2000, 100, 50)[small])
     if tree == "mlp":
         return mlp((784, 256, 128, 64, 32, 10))
     raise ValueError(f"no tree {tree!r}; there are {', '.join(TREES)}.")

@@ -41,8 +41,7 @@ def _case(options: Options, tree: str, name: str) -> list[Row]:
     contestants = _contestants(options.size, tree, name)
     seconds = interleaved(
         contestants,
-        rounds=options.rounds,
-        turn=options.turn,
+        **options.timing,
         pipelined=jax.default_backend() == "gpu",
     )
     del contestants
