@@ -124,7 +124,7 @@ def contestant(name: str, parameters: int) -> Contestant:
     norms = MINIMAL[name] - 3 - 2 * moments
     arrays = [_aligned(parameters, seed) for seed in range(2 + moments)]
     if library() is None:
-        return Contestant(lambda: _in_numpy(arrays, norms))
+        return Contestant(functools.partial(_in_numpy, arrays, norms))
     return Contestant(functools.partial(_in_c, arrays, moments, norms))
 
 
