@@ -30,6 +30,8 @@ SCENARIOS = (
 
 def main(arguments: list[str]) -> int:
     """Run what the command line asks for, print it, and write it down."""
+    import jax
+
     from benchmarks import _machine, _plot, _report
     from benchmarks._optimizers import OPTIMIZERS
     from benchmarks._options import Options
@@ -72,6 +74,7 @@ def main(arguments: list[str]) -> int:
         rounds=5 if asked.quick else 9,
         turn=0.03 if asked.quick else 0.2,
         patience=4 if asked.quick else 60,
+        pipelined=jax.default_backend() == "gpu",
         trees=asked.trees,
         optimizers=asked.optimizers,
     )

@@ -16,13 +16,19 @@ class Options(NamedTuple):
     rounds: int = 7
     turn: float = 0.1  # seconds a subject is timed in one round
     patience: float = 60.0  # seconds after which a case gets no more rounds
+    pipelined: bool = False  # wait once a turn: on a GPU
     trees: tuple[str, ...] = ()  # none: all that the scenario has
     optimizers: tuple[str, ...] = ()
 
     @property
     def timing(self) -> dict[str, Any]:
         """What `interleaved` is told."""
-        return {"rounds": self.rounds, "turn": self.turn, "patience": self.patience}
+        return {
+            "rounds": self.rounds,
+            "turn": self.turn,
+            "patience": self.patience,
+            "pipelined": self.pipelined,
+        }
 
     @property
     def quick(self) -> bool:

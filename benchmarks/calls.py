@@ -41,7 +41,7 @@ def run(options: Options) -> list[Row]:
 def _rows(
     measure: str, case: Row, contestants: dict[str, Contestant], options: Options
 ) -> list[Row]:
-    seconds = interleaved(contestants, **options.timing)
+    seconds = interleaved(contestants, **options.timing | {"pipelined": False})
     return [
         case
         | {"measure": measure, "unit": "ms", "subject": subject}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 
-import jax
-
 from benchmarks import _limit, _subjects, _torch
 from benchmarks._optimizers import OPTIMIZERS, suits
 from benchmarks._options import Options, Row
@@ -39,11 +37,7 @@ def run(options: Options) -> list[Row]:
 def _case(options: Options, tree: str, name: str) -> list[Row]:
     leaves = shapes(tree, options.size)
     contestants = _contestants(options.size, tree, name)
-    seconds = interleaved(
-        contestants,
-        **options.timing,
-        pipelined=jax.default_backend() == "gpu",
-    )
+    seconds = interleaved(contestants, **options.timing)
     del contestants
     gc.collect()
     case = {"tree": tree, "optimizer": name, "parameters": count(leaves)}
