@@ -37,7 +37,7 @@ class Options(NamedTuple):
 
     def pick(self, asked: str, quick: tuple, normal: tuple, full: tuple) -> tuple:
         """Return what was asked for by name, or what suits the size of the run."""
-        named = getattr(self, asked)
+        named: tuple = getattr(self, asked)
         if named:
             return tuple(n for n in full if n in named)
         return full if self.full else quick if self.quick else normal

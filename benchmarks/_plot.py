@@ -45,6 +45,13 @@ def draw(result: dict[str, Any], target: pathlib.Path) -> bool:
         panel(axis, part)
     for axis in axes.flat[len(found) :]:
         axis.set_visible(False)
+    versions = result["versions"]
+    figure.suptitle(
+        f"gradtx {versions['gradtx']}, optax {versions['optax']}, "
+        f"torch {versions['torch']}, jax {versions['jax']} on {result['machine']['cpu']}, "
+        f"{result['machine']['device']}, {result['date'][:10]}",
+        fontsize=9,
+    )
     figure.savefig(target, dpi=130)
     plt.close(figure)
     return True

@@ -16,6 +16,8 @@ from benchmarks._trees import Shapes, abstract, arrays, shapes
 
 #: In the order in which tables show them.
 JAX_SUBJECTS = ("gradtx", "gradtx packed", "optax")
+#: Optimizers that treat matrices as matrices: in a flat buffer there are none.
+SHAPED = {"adafactor", "muon"}
 
 
 class Step(NamedTuple):
@@ -35,13 +37,14 @@ def has_packing() -> bool:
     return hasattr(gradtx, "pack")
 
 
-def subjects(*, packed: bool = True) -> tuple[str, ...]:
-    """Return the names of the JAX subjects that there are."""
-    return tuple(
-        name
-        for name in JAX_SUBJECTS
-        if name != "gradtx packed" or (packed and has_packing())
-    )
+def subjects(name: str = "") -> tuple[str, ...]:
+    """Return the names of the JAX subjects that there are.
+
+    Args:
+      name: an optimizer; one that looks at shapes is no subject where they are gone.
+    """
+    packed = has_packing() and name not in SHAPED
+    return tuple(s for s in JAX_SUBJECTS if packed or s != "gradtx packed")
 
 
 def parts(

@@ -42,7 +42,7 @@ def _contestants(size: str, name: str) -> dict[str, Contestant]:
     tree = shapes("layers", size)
     grads = _subjects.initial(tree, seed=1)
     found = {}
-    for subject in _subjects.subjects():
+    for subject in _subjects.subjects(name):
         library: Any = optax if subject == "optax" else gradtx
         _, apply, hold = _subjects.parts(subject, name)
         tx = _accumulated(library, name)

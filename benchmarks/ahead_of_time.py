@@ -90,7 +90,7 @@ def measure(device: str, trees: list[str], names: list[str]) -> list[Row]:
         for tree in trees:
             for name in names:
                 if suits(name, tree, "normal"):
-                    for subject in _subjects.subjects():
+                    for subject in _subjects.subjects(name):
                         rows += _case(subject, name, tree, place)
     return rows
 

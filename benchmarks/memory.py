@@ -29,7 +29,7 @@ def run(options: Options) -> list[Row]:
     rows: list[Row] = []
     tree = tuple(shapes("gpt2", options.size).items())
     for name in options.pick("optimizers", *[OPTIMIZERS] * 3):
-        for subject in _subjects.subjects():
+        for subject in _subjects.subjects(name):
             size = _bytes(_subjects.step_on(subject, name, tree).state)
             case = {"optimizer": name, "subject": subject, "measure": "state"}
             value = size / count(dict(tree))

@@ -36,7 +36,7 @@ def run(options: Options) -> list[Row]:
 def _case(size: str, tree: str, name: str) -> list[Row]:
     rows = []
     parameters = count(shapes(tree, size))
-    for subject in _subjects.subjects():
+    for subject in _subjects.subjects(name):
         compiled = _subjects.step(subject, name, tree, size).lower().compile()
         found = traffic(compiled, parameters)._asdict()
         arguments = compiled.memory_analysis().argument_size_in_bytes

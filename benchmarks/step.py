@@ -61,7 +61,7 @@ def _contestants(size: str, tree: str, name: str) -> dict[str, Contestant]:
     grads = _subjects.initial(leaves, scale=0.1, seed=1)
     found = {
         subject: _subjects.contestant(subject, name, tree, size, grads)
-        for subject in _subjects.subjects()
+        for subject in _subjects.subjects(name)
     }
     if _torch.has_torch():
         numbers = arrays(leaves, 0.02, 0)
