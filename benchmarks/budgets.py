@@ -20,7 +20,7 @@ class Budget(NamedTuple):
 
 
 #: p ← p − rate·g reads two and writes one; a moment reads two or three and writes one;
-#: then the parameter reads every moment.
+#: then the parameter reads every moment. Lion reads the moment before it moves.
 STEPS = {
     "sgd": Budget(bytes=12, passes=1),
     "momentum": Budget(bytes=24, passes=2),
@@ -28,7 +28,7 @@ STEPS = {
     "adam": Budget(bytes=40, passes=3),
     "adamw": Budget(bytes=40, passes=3),
     "clip_adamw": Budget(bytes=44, passes=4),
-    "lion": Budget(bytes=36, passes=3),
+    "lion": Budget(bytes=28, passes=2),
 }
 
 #: Bytes and passes may exceed the table by this much: scalars, partial sums of norms.
