@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.core._call import dtype_of
+from gradtx.core._eager import compiled_outside, each
 from gradtx.core._errors import DtypeError, signed
 from gradtx.core._numerics import bits, cast, real_dtype, working
-from gradtx.core._tree import check_shapes, check_structure, path_of
+from gradtx.core._tree import check_shapes, check_structure, path_at
 from gradtx.core._types import Numeric, Params, Updates
 
 
@@ -37,10 +38,7 @@ def apply_updates(params: Params, updates: Updates) -> Params:
       {'w': Array([0.75, 0.75], dtype=float32)}
     """
     with signed("apply_updates"):
-        updates = _without_absent(params, updates)
-        check_structure(params, updates, "params", "updates")
-        check_shapes(params, updates, "updates")
-        return jax.tree_util.tree_map_with_path(_added, params, updates)
+        return _apply(params, updates)
 
 
 def incremental_update(
@@ -160,24 +158,42 @@ def _retyped(x: Any, dtype: Any) -> Any:
     return cast(x, dtype)
 
 
-def _added(path: Any, p: Any, u: Any) -> Any:
+@compiled_outside
+def _apply(params: Params, updates: Updates) -> Params:
+    updates = _without_absent(params, updates)
+    check_structure(params, updates, "params", "updates")
+    check_shapes(params, updates, "updates")
+    leaves, structure = jax.tree.flatten(params)
+    rows = list(zip(leaves, jax.tree.leaves(updates), strict=True))
+    moving = [i for i, (_, u) in enumerate(rows) if dtype_of(u) != jax.dtypes.float0]
+    for i in moving:
+        _check_sum(*rows[i], params, i)
+    for i, new in zip(moving, each(_added, [rows[i] for i in moving]), strict=True):
+        leaves[i] = new
+    return structure.unflatten(leaves)
+
+
+def _check_sum(p: Any, u: Any, params: Params, index: int) -> None:
     mine, its = dtype_of(p), dtype_of(u)
-    if its == jax.dtypes.float0:
-        return p
     if not jnp.issubdtype(mine, jnp.inexact):
         if jnp.issubdtype(its, jnp.inexact):
             raise DtypeError(
-                f"params{path_of(path)} has dtype {mine} and its update {its}: the sum "
+                f"params{path_at(params, index)} has dtype {mine} and its update {its}: the sum "
                 "would be cut off. Freeze this parameter or make it floating."
             )
-        return jnp.asarray(p) + jnp.asarray(u).astype(mine)
-    if jnp.issubdtype(its, jnp.complexfloating) and not jnp.issubdtype(
+    elif jnp.issubdtype(its, jnp.complexfloating) and not jnp.issubdtype(
         mine, jnp.complexfloating
     ):
         raise DtypeError(
-            f"params{path_of(path)} is real ({mine}) and its update complex ({its}). "
+            f"params{path_at(params, index)} is real ({mine}) and its update complex ({its}). "
             "Take the real part of the gradient."
         )
+
+
+def _added(p: Any, u: Any) -> Any:
+    mine = dtype_of(p)
+    if not jnp.issubdtype(mine, jnp.inexact):
+        return jnp.asarray(p) + jnp.asarray(u).astype(mine)
     precise = 64 in (bits(p), bits(u))
     p, u = working(p, precise), working(u, precise)
     return cast(p + u.astype(p.dtype), mine)

@@ -19,7 +19,7 @@ def init_empty_state(params: Any) -> EmptyState:
     return EmptyState()
 
 
-@transformation
+@transformation(pure=False)  # there is nothing to compile
 def identity():
     """Leave updates as they are.
 

@@ -39,6 +39,16 @@ class Call:
         """The value by which calls compare."""
         return (self.factory, *((n, _key(v)) for n, v in self.arguments.items()))
 
+    @functools.cached_property
+    def is_pure(self) -> bool:
+        """Whether all functions in the call are gradtx's own, and so known to be pure.
+
+        An inexact array among the arguments may be another one at each step: it is no
+        constant to compile in.
+        """
+        leaves = jax.tree.leaves(list(self.arguments.values()))
+        return _is_own(self.factory) and all(map(_is_known, leaves))
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Call) and self.key == other.key
 
@@ -223,6 +233,19 @@ _KEY = jax.dtypes.prng_key
 def dtype_of(x: Any) -> Any:
     """Return the dtype of an array, of a shape-and-dtype or of a Python number."""
     return x.dtype if hasattr(x, "dtype") else jax.dtypes.result_type(x)
+
+
+def _is_own(function: Any) -> bool:
+    module = getattr(function, "__module__", None) or ""
+    return module.split(".")[0] == "gradtx"
+
+
+def _is_known(argument: Any) -> bool:
+    if isinstance(argument, Remembered):
+        return getattr(argument, "pure", argument.call.is_pure)
+    if isinstance(argument, jax.Array):
+        return not jnp.issubdtype(argument.dtype, jnp.inexact)
+    return not callable(argument) or _is_own(argument)
 
 
 class _Same:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from gradtx.core._basic import identity
 from gradtx.core._errors import ArgumentError
 from gradtx.core._roles import Inner
 from gradtx.core._transformation import (
@@ -47,6 +48,8 @@ def chain(*links: Link):
     Source: composition of functions, each with a state of its own.
     """
     made = [as_transformation(link) for link in links]
+    if not made:
+        return identity()
     return _composed(link_names(made), made)
 
 

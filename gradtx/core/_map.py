@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.core._call import dtype_of
+from gradtx.core._eager import each
 from gradtx.core._errors import DtypeError, ShapeError
 from gradtx.core._numerics import bits, cast, working
-from gradtx.core._tree import check_shapes, check_structure, path_of, shape_of
+from gradtx.core._tree import check_shapes, check_structure, path_at, shape_of
 
 T = TypeVar("T")
 
@@ -72,8 +73,8 @@ def map_leaves(
       >>> u["w"].tolist(), mu["w"].tolist()
       ([0.0, -1.0], [0.0, -3.0])
     """
-    gradients, structure = jax.tree_util.tree_flatten_with_path(updates)
-    columns = []
+    gradients, structure = jax.tree.flatten(updates)
+    columns = [gradients]
     for position, tree in enumerate(trees):
         name = "state" if position < outputs - 1 else "params"
         tree, free = (tree[0], True) if isinstance(tree, any_shape) else (tree, False)
@@ -82,54 +83,57 @@ def map_leaves(
             check_shapes(tree, updates, "updates")
         columns.append(jax.tree.leaves(tree))
 
-    shared: dict[bool, dict[str, Any]] = {}
-    results = []
-    for index, (path, g) in enumerate(gradients):
-        row = [column[index] for column in columns]
-        if dtype_of(g) == jax.dtypes.float0:
-            results.append((g, *row[: outputs - 1]))
-            continue
-        if not jnp.issubdtype(dtype_of(g), jnp.inexact):
+    rows = list(zip(*columns, strict=True))
+    moving = [i for i, g in enumerate(gradients) if dtype_of(g) != jax.dtypes.float0]
+    for i in moving:
+        if not jnp.issubdtype(dtype_of(gradients[i]), jnp.inexact):
             raise DtypeError(
-                f"updates{path_of(path)} has dtype {dtype_of(g)}: gradients must be "
-                "floating or complex. Take them with jax.grad(..., allow_int=True), "
-                "whose float0 leaves pass, or freeze this parameter."
+                f"updates{path_at(updates, i)} has dtype {dtype_of(gradients[i])}: "
+                "gradients must be floating or complex. Take them with jax.grad(..., "
+                "allow_int=True), whose float0 leaves pass, or freeze this parameter."
             )
-        precise = any(bits(x) == 64 for x in (g, *row))
-        if precise not in shared:
-            dtype = jnp.float64 if precise else jnp.float32
-            shared[precise] = {k: _shared(v, dtype) for k, v in scalars.items()}
-        inputs = [working(x, precise) for x in (g, *row)]
+    # once for all leaves, and outside the traces of single ones
+    shared = {
+        precise: {k: _shared(v, precise) for k, v in scalars.items()}
+        for precise in {_is_precise(rows[i]) for i in moving}
+    }
+
+    def one(*row: Any) -> tuple[Any, ...]:
+        precise = _is_precise(row)
+        inputs = [working(x, precise) for x in row]
         # dtypes are settled here: what is left to promote is a real with a complex
         mixed = any(jnp.iscomplexobj(x) for x in inputs)
         with jax.numpy_dtype_promotion("standard") if mixed else nullcontext():
             returned = leaf(*inputs, **shared[precise])
         returned = returned if outputs > 1 else (returned,)
-        stored = (g, *row[: outputs - 1])
-        results.append(
-            tuple(
-                _stored(new, old, path)
-                for new, old in zip(returned, stored, strict=True)
-            )
-        )
+        return tuple(map(_stored, returned, row[:outputs]))
+
+    results = [row[:outputs] for row in rows]
+    for i, new in zip(moving, each(one, [rows[i] for i in moving]), strict=True):
+        for x, old in zip(new, results[i], strict=True):
+            if shape_of(x) != shape_of(old):
+                raise ShapeError(
+                    f"the leaf function returned shape {shape_of(x)} for "
+                    f"{path_at(updates, i)}, where {shape_of(old)} belongs."
+                )
+        results[i] = new
 
     columns_out = list(zip(*results, strict=True)) if results else [()] * outputs
     made = tuple(structure.unflatten(column) for column in columns_out)
     return made if outputs > 1 else made[0]
 
 
-def _shared(scalar: Any, dtype: Any) -> Any:
+def _is_precise(row: Any) -> bool:
+    return any(bits(x) == 64 for x in row)
+
+
+def _shared(scalar: Any, precise: bool) -> Any:
     if isinstance(scalar, (int, float)):
         return scalar
-    return jnp.asarray(scalar).astype(dtype)
+    return jnp.asarray(scalar).astype(jnp.float64 if precise else jnp.float32)
 
 
-def _stored(new: Any, old: Any, path: Any) -> Any:
-    if shape_of(new) != shape_of(old):
-        raise ShapeError(
-            f"the leaf function returned shape {shape_of(new)} for {path_of(path)}, "
-            f"where {shape_of(old)} belongs."
-        )
+def _stored(new: Any, old: Any) -> Any:
     dtype = dtype_of(old)
     if jnp.issubdtype(dtype, jax.dtypes.extended):
         return new

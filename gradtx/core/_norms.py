@@ -12,7 +12,7 @@ from jax import lax
 from gradtx.core._call import dtype_of
 from gradtx.core._collectives import all_max, all_sum, check_axes
 from gradtx.core._numerics import abs_sq, bits, real_dtype, widened, working
-from gradtx.core._sums import add_up, varying_sum
+from gradtx.core._sums import add_up, fits_float64, varying_sum
 from gradtx.core._types import AxisName
 
 # A sum of squares between `low` and infinity is exact to rounding as it is. Below
@@ -24,11 +24,8 @@ _SCALES = {
     "float32": (2.0**-80, 2.0**100, 2.0**-80),
     "float64": (2.0**-700, 2.0**800, 2.0**-600),
 }
-# Where there is a float64, all squares of float32 fit into it, and so do their sums:
-# one pass, no second look. On a CPU it takes 1.2 times a float32 sum, which is bound by
-# memory; a conditional over 1,000 leaves instead doubled compile and call time. TPUs
-# emulate float64 with the range of float32.
-_HAVE_FLOAT64 = ("cpu", "gpu")
+# Where there is a float64 (`fits_float64`), it is one pass, without a second look: a
+# conditional over 1,000 leaves doubled compile and call time.
 
 
 class ScaledNorm(NamedTuple):
@@ -97,7 +94,7 @@ def scaled_norm(tree: Any, *, axis_name: AxisName | None = None) -> ScaledNorm:
     if not leaves:
         return ScaledNorm(jnp.zeros(()), jnp.ones(()))
     dtype = real_dtype(widened(dtype_of(max(leaves, key=bits))))
-    if _fits_float64(dtype):
+    if fits_float64(dtype):
         with jax.enable_x64(True):
             squares = add_up([_in_float64(x) for x in leaves], axis_name)
             return _from_float64(squares)
@@ -140,7 +137,7 @@ def leaf_norm(
     """
     check_axes(axis_name)
     keep = axis is not None
-    if _fits_float64(real_dtype(x.dtype)):
+    if fits_float64(real_dtype(x.dtype)):
         with jax.enable_x64(True):
             return _from_float64(all_sum(_in_float64(x, axis), axis_name))
     # a leaf can be of any size, so the largest magnitude itself sets the scale
@@ -162,11 +159,6 @@ def _sum_of_squares(x: Any, scale: jax.Array | None) -> jax.Array:
     return jnp.sum(abs_sq(x))
 
 
-def _fits_float64(dtype: Any) -> bool:
-    """Say whether squares of `dtype` are summed in float64."""
-    return dtype == jnp.float32 and jax.default_backend() in _HAVE_FLOAT64
-
-
 def _in_float64(x: Any, axis: Any = None) -> jax.Array:
     """Sum the squares of `x` over `axis`, kept with length 1, or over all axes."""
     parts = (x.real, x.imag) if jnp.iscomplexobj(x) else (x,)
@@ -178,16 +170,22 @@ def _in_float64(x: Any, axis: Any = None) -> jax.Array:
 def _from_float64(squares: jax.Array) -> ScaledNorm:
     """Return the root of a sum in float64 as a quotient of two float32 numbers."""
     norm = _root(squares)
-    low, up, down = _SCALES["float32"]
-    scale = jnp.where(squares < low, up, jnp.where(squares >= 2.0**128, down, 1.0))
-    scale = lax.stop_gradient(scale)
+    # All that follows starts from the root: XLA computes what is cheap once for each
+    # of its readers, a sum of scalars from all leaves too, but a root only once.
+    scale = jnp.where(norm < 2.0**-40, 2.0**100, jnp.where(norm < 2.0**64, 1, 2.0**-80))
+    scale = jnp.where(jnp.isnan(norm), 1, lax.stop_gradient(scale))
     single = lambda x: lax.convert_element_type(x, jnp.float32)
     return ScaledNorm(single(norm * scale), single(scale))
 
 
+@jax.custom_jvp
 def _root(squares: jax.Array) -> jax.Array:
     """Return the square root, with derivative 0 rather than infinity at 0."""
-    positive = squares > 0
-    root = jnp.sqrt(jnp.where(positive, squares, 1))
-    # NaN is not positive: it comes back through `squares`
-    return jnp.where(positive, root, squares)
+    return jnp.sqrt(squares)
+
+
+@_root.defjvp
+def _root_jvp(primals: Any, tangents: Any) -> Any:
+    root = _root(*primals)
+    slope = jnp.where(root > 0, 0.5 / jnp.where(root > 0, root, 1), 0)
+    return root, slope * tangents[0]

@@ -12,6 +12,7 @@ import jax
 
 from gradtx.core import _call
 from gradtx.core._collectives import varying_like
+from gradtx.core._eager import compiled_once, is_concrete, is_traced
 from gradtx.core._errors import ArgumentError, signed
 from gradtx.core._traits import Traits, joined, require
 from gradtx.core._tree import check_shapes, check_structure, placed_beside
@@ -38,6 +39,8 @@ class GradientTransformation(_call.Remembered):
         `jax.ShapeDtypeStruct` leaves under `jax.eval_shape`.
       update: turns updates and a state into new updates and a new state.
       traits: what it needs and how it behaves.
+      pure: whether results depend on the arguments alone, and what is traced may be
+        traced once: calls outside `jit` are then compiled.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -52,15 +55,17 @@ class GradientTransformation(_call.Remembered):
     init: TransformInitFn = dataclasses.field(compare=False)
     update: TransformUpdateFn = dataclasses.field(compare=False)
     traits: Traits = dataclasses.field(default=Traits(), compare=False, kw_only=True)
+    pure: bool = dataclasses.field(default=False, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.call is not None:
             return
         pair = {"init": self.init, "update": self.update, "traits": self.traits}
-        call = _call.Call(GradientTransformation, pair)
+        call = _call.Call(GradientTransformation, pair | {"pure": self.pure})
         object.__setattr__(self, "call", call)
-        update = _signed_update(self.name, self.update, self.traits)
-        object.__setattr__(self, "init", _signed_init(self.name, self.init))
+        key = call if self.pure else None
+        update = _signed_update(self.name, self.update, self.traits, key)
+        object.__setattr__(self, "init", _signed_init(self.name, self.init, key))
         object.__setattr__(self, "update", update)
 
     def __iter__(self) -> Iterator[Any]:
@@ -94,6 +99,7 @@ def transformation(
 def transformation(
     *,
     adjust: Callable[[Traits, Mapping[str, Any]], Traits] | None = None,
+    pure: bool | None = None,
     **declared: Any,
 ) -> Callable[[Callable[P, Any]], Callable[P, GradientTransformation]]: ...
 
@@ -103,6 +109,7 @@ def transformation(
     /,
     *,
     adjust: Callable[[Traits, Mapping[str, Any]], Traits] | None = None,
+    pure: bool | None = None,
     **declared: Any,
 ) -> Any:
     """Turn a factory of `(init, update)` pairs into a factory of transformations.
@@ -123,6 +130,9 @@ def transformation(
       factory: a function that returns `(init, update)` or a transformation.
       adjust: changes the traits where they depend on the arguments:
         `(traits, arguments by name) -> traits`.
+      pure: whether results depend on the arguments alone, so that calls of `init` and
+        `update` outside `jit` may be compiled. By default it is so for what gradtx
+        defines, unless an argument is a function of somebody else.
       **declared: traits that are not the usual ones, by the names of the fields of
         `Traits`. Those of transformations among the arguments, and of a transformation
         that the factory returns, are joined to them.
@@ -142,14 +152,15 @@ def transformation(
     """
     if factory is None:
         own = Traits(**declared)
-        return lambda factory: _remembered(factory, own, adjust)
-    return _remembered(factory, Traits(), None)
+        return lambda factory: _remembered(factory, own, adjust, pure)
+    return _remembered(factory, Traits(), None, None)
 
 
 def _remembered(
     factory: Callable[..., Any],
     own: Traits,
     adjust: Callable[[Traits, Mapping[str, Any]], Traits] | None,
+    pure: bool | None,
 ) -> Callable[..., GradientTransformation]:
     name = factory.__name__
 
@@ -173,9 +184,14 @@ def _remembered(
             traits = adjust(traits, call.arguments)
         # what a part needs is asked for by the part, so that the error names it
         own_needs = traits.needs - joined(tx.traits for tx in parts).needs
-        init = _signed_init(name, init)
-        update = _signed_update(name, update, traits.replace(needs=own_needs))
-        return GradientTransformation(init, update, traits=traits, call=call)
+        known = call.is_pure and getattr(returned, "pure", True)
+        known = known if pure is None else pure
+        key = call if known else None
+        init = _signed_init(name, init, key)
+        update = _signed_update(name, update, traits.replace(needs=own_needs), key)
+        return GradientTransformation(
+            init, update, traits=traits, pure=known, call=call
+        )
 
     return _call.remembering(factory, GradientTransformation, finish, _coerced)
 
@@ -232,21 +248,37 @@ def _coerced(argument: Any) -> Any:
     )
 
 
-def _signed_init(name: str, init: Callable[..., Any]) -> TransformInitFn:
-    """Sign the errors of `init`, and lay what it makes beside sharded parameters."""
+def _signed_init(
+    name: str, init: Callable[..., Any], key: _call.Call | None
+) -> TransformInitFn:
+    """Sign the errors of `init`, and lay what it makes beside sharded parameters.
+
+    With a key, calls outside `jit` are compiled.
+    """
+
+    def plain(params: Any) -> Any:
+        with signed(name):
+            return init(params)
 
     @functools.wraps(init)
     def placed(params: Any) -> Any:
-        with signed(name):
-            return placed_beside(params, init(params))
+        if is_traced():
+            return plain(params)
+        if key is not None and is_concrete(params):
+            return run(params)
+        return placed_beside(params, plain(params))
 
+    run = compiled_once((key, "init"), plain)
     return placed
 
 
 def _signed_update(
-    name: str, update: Callable[..., Any], traits: Traits
+    name: str, update: Callable[..., Any], traits: Traits, key: _call.Call | None
 ) -> TransformUpdateFn:
-    """Scope and guard `update`, sign its errors, give it only what it takes."""
+    """Scope and guard `update`, sign its errors, give it only what it takes.
+
+    With a key, calls outside `jit` are compiled.
+    """
     parameters = list(inspect.signature(update).parameters.values())
     by_place = [p for p in parameters if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)]
     starred = any(p.kind is p.VAR_POSITIONAL for p in by_place)
@@ -257,10 +289,7 @@ def _signed_update(
 
     per_example = traits.form == "examples"
 
-    @functools.wraps(update)
-    def scoped(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
-        if not takes_all:
-            extra = {k: v for k, v in extra.items() if k in named}
+    def plain(updates: Any, state: Any, params: Any, extra: dict[str, Any]) -> Any:
         with jax.named_scope(f"gradtx/{name}"), signed(name):
             require(traits.needs, {"params": params, **extra})
             if params is not None and traits.form in ("gradients", "examples"):
@@ -273,6 +302,15 @@ def _signed_update(
                 updates, new = update(updates, state, params, **extra)
             return updates, varying_like(state, new)
 
+    @functools.wraps(update)
+    def scoped(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        if not takes_all:
+            extra = {k: v for k, v in extra.items() if k in named}
+        if key is None or is_traced() or not is_concrete((updates, params, extra)):
+            return plain(updates, state, params, extra)
+        return run(updates, state, params, extra)
+
+    run = compiled_once((key, "update"), plain)
     return scoped
 
 

@@ -37,9 +37,14 @@ def path_of(path: Any) -> str:
     return jax.tree_util.keystr(path)
 
 
+def path_at(tree: Any, index: int) -> str:
+    """Print the path of the leaf of `tree` at a position."""
+    return path_of(jax.tree_util.tree_leaves_with_path(tree)[index][0])
+
+
 def shape_of(x: Any) -> tuple[int, ...]:
     """Return the shape of an array, of a shape-and-dtype or of a number."""
-    return tuple(jnp.shape(x))
+    return tuple(x.shape if hasattr(x, "shape") else jnp.shape(x))
 
 
 def check_structure(expected: Any, got: Any, expected_name: str, got_name: str) -> None:
@@ -85,14 +90,13 @@ def check_shapes(
     Raises:
       ShapeError: naming the first such leaf and both shapes.
     """
-    for (path, g), e in zip(
-        jax.tree_util.tree_leaves_with_path(got), jax.tree.leaves(expected), strict=True
-    ):
+    pairs = zip(jax.tree.leaves(expected), jax.tree.leaves(got), strict=True)
+    for i, (e, g) in enumerate(pairs):
         wanted, found = shape_of(e), shape_of(g)
         if found != wanted and not (leading and found and found[1:] == wanted):
             shown = f"(examples, *{wanted})" if leading else f"{wanted}"
             raise ShapeError(
-                f"{got_name}{path_of(path)}: expected {shown}, got {found}. "
+                f"{got_name}{path_at(got, i)}: expected {shown}, got {found}. "
                 "Nothing is broadcast: reshape it, or make the state anew by init."
             )
 

@@ -1,0 +1,97 @@
+"""Compile what is called outside `jit`, once for each structure of its arguments.
+
+Run operation by operation, the update of 150 leaves costs a hundred times the compiled
+one. A transformation whose functions are known to be pure is therefore compiled when
+it is called on concrete arrays, and functions of one leaf are traced once for all
+leaves of its type.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import find_top_trace
+from jax.sharding import SingleDeviceSharding
+
+#: What `jit` takes besides arrays, and traces.
+_NUMBERS = (np.ndarray, np.generic, bool, int, float, complex)
+#: The type of the trace under which operations run at once.
+_EAGER = type(find_top_trace(()))
+
+
+def is_traced() -> bool:
+    """Say whether this code runs under `jit`, `grad`, `vmap` or any other trace."""
+    return type(find_top_trace(())) is not _EAGER
+
+
+def is_concrete(tree: Any) -> bool:
+    """Say whether all leaves are numbers, or arrays on one device each.
+
+    `jit` chooses how results are sharded, so arrays on several devices do not count;
+    nor do `float0` gradients, which it would not give back as they are.
+    """
+    leaves = jax.tree.leaves(tree)
+    kinds = set(map(type, leaves))
+    arrays = {kind for kind in kinds if issubclass(kind, jax.Array)}
+    if not all(issubclass(kind, _NUMBERS) for kind in kinds - arrays):
+        return False
+    return all(
+        type(x.sharding) is SingleDeviceSharding
+        if type(x) in arrays
+        else getattr(x, "dtype", None) != jax.dtypes.float0
+        for x in leaves
+    )
+
+
+def each(function: Callable[..., Any], rows: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Apply `function` to each row of leaves, tracing it once for rows of one type.
+
+    The program is the same as that of a plain loop, since XLA inlines calls.
+    """
+    rows = list(rows)
+    if len(rows) > 1 and is_traced():
+        function = jax.jit(function)
+    return [function(*row) for row in rows]
+
+
+def compiled_outside(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a pure function of arrays so that calls outside `jit` are compiled."""
+    jitted = jax.jit(function)
+
+    @functools.wraps(function)
+    def wrapper(*args: Any) -> Any:
+        outside = not is_traced() and is_concrete(args)
+        return (jitted if outside else function)(*args)
+
+    return wrapper
+
+
+class _Jitted:
+    """A function under `jit`, held by those that share it."""
+
+    def __init__(self, function: Callable[..., Any]):
+        self.call = jax.jit(function)
+
+
+_SHARED: weakref.WeakValueDictionary[Any, _Jitted] = weakref.WeakValueDictionary()
+
+
+def compiled_once(key: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the compiled form of a pure `function`; equal keys share one.
+
+    It lives as long as one of those that share it, and is made at the first call.
+    """
+
+    @functools.cache
+    def shared() -> _Jitted:
+        found = _SHARED.get(key)
+        if found is None:
+            found = _SHARED[key] = _Jitted(function)
+        return found
+
+    return lambda *args: shared().call(*args)
