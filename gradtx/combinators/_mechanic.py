@@ -120,10 +120,11 @@ def mechanize(
         pull = pull / (size + eps)
 
         def product(g, p, start):
-            along = (start - p) * over.astype(p.real.dtype)
-            return jnp.conj(g + pull.astype(p.real.dtype) * p) * along
+            # not (start − p), nor times `over`: those are in the update (see `after`)
+            return jnp.conj(g + pull.astype(p.real.dtype) * p) * (p - start)
 
         h = sum_leaves(product, updates, params, state.x0, axis_name=axis_name)
+        h = -over.astype(h.dtype) * h
         # so that squares stay finite
         limit = jnp.asarray(float(jnp.finfo(real).max) ** 0.5 / 2**12, real)
         h = jnp.clip(h.astype(real), -limit, limit)

@@ -121,7 +121,8 @@ def schedule_free(
         )
 
         def leaf(u, z, y, *, share, b1):
-            return share * (z - y) + (b1 * share + (1 - b1)) * u, z + u
+            z = z + u
+            return share * (z - y) + (1 - b1) * (1 - share) * u, z
 
         made, z = map_leaves(leaf, made, state.z, params, outputs=2, share=share, b1=b1)
         return made, ScheduleFreeState(

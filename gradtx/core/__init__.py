@@ -101,6 +101,7 @@ from gradtx.core._numerics import (
     widened as widened,
     working as working,
 )
+from gradtx.core._order import after as after
 from gradtx.core._roles import (
     Count as Count,
     EmptyState as EmptyState,

@@ -8,6 +8,7 @@ from gradtx.core import (
     MaskOrFn,
     Numeric,
     ScalarOrSchedule,
+    after,
     bias_correction,
     capped_abs_sq,
     chain,
@@ -33,7 +34,7 @@ def scale_by_acprop(
     """Divide updates by the root of the mean squared surprise of those before them.
 
     `u ← g / (√(nu / (1 − b2^(t−1))) + eps)`, with 1 under the root at t = 1; then
-    `nu ← b2·nu + (1 − b2)·|g − mu|² + eps_root`; `mu ← b1·mu + (1 − b1)·g`
+    `nu ← b2·nu + ((1 − b2)·|g − mu|² + eps_root)`; `mu ← b1·mu + (1 − b1)·g`
 
     Args:
       b1: the share of `mu` that one step keeps, in [0, 1).
@@ -62,8 +63,10 @@ def scale_by_acprop(
 
         def leaf(g, mu, nu, *, b1, b2, eps, eps_root, weight, first):
             power = jnp.where(first > 0, 1, nu / weight)
-            nu = b2 * nu + (1 - b2) * capped_abs_sq(g - mu) + eps_root
-            return g / (safe_sqrt(power) + eps), b1 * mu + (1 - b1) * g, nu
+            # The update needs the old `nu`, which is copied for it: no way around it.
+            nu = b2 * nu + ((1 - b2) * capped_abs_sq(g - mu) + eps_root)
+            mu = after(b1 * mu + (1 - b1) * g, nu)
+            return g / (safe_sqrt(power) + eps), mu, nu
 
         updates, mu, nu = map_leaves(
             leaf,

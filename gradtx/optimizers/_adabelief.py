@@ -48,7 +48,7 @@ def scale_by_belief(
 ):
     """Divide a running mean of updates by the root of their mean squared surprise.
 
-    `mu ← b1·mu + (1 − b1)·g`; `nu ← b2·nu + (1 − b2)·|g − mu|² + eps_root`;
+    `mu ← b1·mu + (1 − b1)·g`; `nu ← b2·nu + ((1 − b2)·|g − mu|² + eps_root)`;
     `u ← (mu / (1 − b1^t)) / (√(nu / (1 − b2^t)) + eps)`, t = 1, 2, …
 
     Args:
@@ -74,7 +74,8 @@ def scale_by_belief(
 
         def leaf(g, mu, nu, *, b1, b2, eps, eps_root, c1, c2, c1_next):
             mu = b1 * mu + (1 - b1) * g
-            nu = b2 * nu + (1 - b2) * capped_abs_sq(g - mu) + eps_root
+            # the sum with `nu` comes last (see `after`)
+            nu = b2 * nu + ((1 - b2) * capped_abs_sq(g - mu) + eps_root)
             mean = corrected_mean(g, mu, b1, c1, c1_next, nesterov)
             return mean / (safe_sqrt(nu / c2) + eps), mu, nu
 

@@ -11,7 +11,7 @@ from gradtx.core import (
     Numeric,
     PerParam,
     ScalarOrSchedule,
-    capped_abs_sq,
+    abs_sq,
     chain,
     check_decay,
     check_non_negative,
@@ -60,9 +60,17 @@ def scale_by_adadelta(rho: Numeric = 0.9, eps: Numeric = 1e-6):
 
     def update(updates, state, params=None, **extra):
         def leaf(g, e_g, e_x, *, rho, eps):  # g, e_g, e_x: one leaf, same shape
-            e_g = rho * e_g + (1 - rho) * capped_abs_sq(g)
-            u = jnp.sqrt(e_x + eps) / jnp.sqrt(e_g + eps) * g
-            return u, e_g, rho * e_x + (1 - rho) * capped_abs_sq(u)
+            # of a size whose square is in range
+            limit = float(jnp.finfo(e_g.dtype).max / 2) ** 0.5
+            size = jnp.minimum(jnp.abs(g), limit)
+            e_g = rho * e_g + (1 - rho) * (size * size)
+            square = abs_sq(jnp.sqrt(e_x + eps) / jnp.sqrt(e_g + eps) * size)
+            e_x = rho * e_x + (1 - rho) * square
+            # the same quotient of roots, from the new e_x (see `after`): e_x + eps is
+            # now (e_x + rho·eps)·(e_g + eps) over this
+            below = rho * (e_g + eps) + (1 - rho) * size * size
+            below = jnp.where(below > 0, below, 1)
+            return jnp.sqrt(e_x + rho * eps) / jnp.sqrt(below) * g, e_g, e_x
 
         updates, e_g, e_x = map_leaves(
             leaf, updates, state.e_g, state.e_x, outputs=3, rho=rho, eps=eps

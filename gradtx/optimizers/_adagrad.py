@@ -10,7 +10,7 @@ from gradtx.core import (
     Numeric,
     PerParam,
     ScalarOrSchedule,
-    capped_abs_sq,
+    abs_sq,
     chain,
     check_non_negative,
     map_leaves,
@@ -56,8 +56,9 @@ def scale_by_rss(
 
     def update(updates, state, params=None, **extra):
         def leaf(g, total, *, eps):  # g, total: one leaf, same shape
-            total = total + capped_abs_sq(g)
-            total = jnp.minimum(total, jnp.finfo(total.dtype).max)
+            # both are capped, and not their sum: an addition comes last (see `after`)
+            most = jnp.finfo(total.dtype).max / 2
+            total = jnp.minimum(total, most) + jnp.minimum(abs_sq(g), most)
             safe = jnp.where(total > 0, total, 1)
             root = jnp.sqrt(safe + eps) if eps_in_sqrt else jnp.sqrt(safe) + eps
             return jnp.where(total == 0, 0, g / root), total

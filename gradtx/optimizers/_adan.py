@@ -10,6 +10,7 @@ from gradtx.core import (
     Numeric,
     PerParam,
     ScalarOrSchedule,
+    after,
     bias_correction,
     capped_abs_sq,
     chain,
@@ -94,7 +95,7 @@ def scale_by_adan(
             v = b2 * v + (1 - b2) * d
             n = b3 * n + (1 - b3) * capped_abs_sq(g + b2 * d)
             u = (m / c1 + b2 * v / c2) / (safe_sqrt(n / c3 + eps_root) + eps)
-            return u, m, v, n, g
+            return u, m, v, n, after(g, v, n)
 
         updates, m, v, n, g = map_leaves(
             leaf,

@@ -11,6 +11,7 @@ from gradtx.core import (
     DTypeLike,
     Numeric,
     ScalarOrSchedule,
+    after,
     capped_abs_sq,
     chain,
     check_decay,
@@ -70,12 +71,11 @@ def scale_by_adopt(
             n = g / jnp.maximum(safe_sqrt(nu), eps)
             if use_clipping:
                 n = _bounded(n, bound)
-            later = b1 * mu + (1 - b1) * n
-            u = b1 * later + (1 - b1) * n if nesterov else later
-            square = capped_abs_sq(g)
-            nu = jnp.where(first > 0, square, b2 * nu + (1 - b2) * square)
-            keep = 1 - first
-            return keep * u, keep * later + first * mu, nu
+            # the first gradient sets `nu`, which is 0, and leaves `mu` alone
+            mu = jnp.where(first > 0, 1, b1) * mu + jnp.where(first > 0, 0, 1 - b1) * n
+            u = b1 * mu + (1 - b1) * n if nesterov else mu
+            nu = b2 * nu + jnp.where(first > 0, 1, 1 - b2) * capped_abs_sq(g)
+            return (1 - first) * u, mu, after(nu, mu)
 
         updates, mu, nu = map_leaves(
             leaf,

@@ -72,7 +72,8 @@ def scale_by_cocob(alpha: Numeric = 100.0, eps: Numeric = 1e-8):
             g = capped(require_real(g))
             top = jnp.maximum(top, jnp.abs(g))
             total = total + jnp.abs(g)
-            reward = jnp.maximum(reward - g * (p - start), 0)
+            # max(R − x, 0), but a difference comes last (see `after`)
+            reward = reward - jnp.minimum(g * (p - start), reward)
             c = c - g
             bet = c / jnp.maximum(total + top, alpha * top)
             return start - p + bet * (1 + reward / top), c, top, total, reward

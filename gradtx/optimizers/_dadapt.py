@@ -13,6 +13,7 @@ from gradtx.core import (
     PerParam,
     Scalar,
     ScalarOrSchedule,
+    after,
     bias_correction as corrected,
     capped_abs_sq,
     check_decay,
@@ -124,17 +125,23 @@ def dadapt_adamw(
         rate = rate * adam_correction(b1, b2, count, bias_correction)
         size = state.estim_lr * rate.astype(real)
 
-        def seen(g, v, s):
+        def seen(g, v, s, *, eps):
             return jnp.conj(g) * s / (safe_sqrt(v) + eps)
 
         product = sum_leaves(
-            seen, updates, state.exp_avg_sq, state.grad_sum, axis_name=axis_name
+            seen,
+            updates,
+            state.exp_avg_sq,
+            state.grad_sum,
+            axis_name=axis_name,
+            apart=True,
+            eps=eps,
         )
 
-        def leaf(g, m, v, s, p, *, b1, b2, slow, eps, decay, size):
+        def leaf(g, m, v, s, p, *, b1, b2, slow, eps, decay, size, product):
             m = b1 * m + (1 - b1) * size * g
-            v = b2 * v + (1 - b2) * capped_abs_sq(g)
-            s = slow * s + (1 - slow) * size * g
+            v = b2 * after(v, product) + (1 - b2) * capped_abs_sq(g)
+            s = slow * after(s, product) + (1 - slow) * size * g
             return -decay * size * p - m / (safe_sqrt(v) + eps), m, v, s
 
         updates, m, v, s = map_leaves(
@@ -149,6 +156,7 @@ def dadapt_adamw(
             eps=eps,
             decay=weight_decay,
             size=size,
+            product=product,
         )
         weighted = slow * state.numerator_weighted
         weighted = weighted + (1 - slow) * size * product.astype(real)

@@ -16,6 +16,7 @@ from gradtx.core import (
     ScalarOrSchedule,
     chain,
     check_decay,
+    is_static,
     map_leaves,
     safe_increment,
     transformation,
@@ -74,8 +75,11 @@ def scale_by_lion(
 
     def update(updates, state, params=None, **extra):
         def leaf(g, mu, *, b1, b2, beta):  # g, mu: one leaf, same shape
-            u = _MODES[mode](b1 * mu + (1 - b1) * g, beta)
-            return u, b2 * mu + (1 - b2) * g
+            new = b2 * mu + (1 - b2) * g
+            if is_static(b1) and is_static(b2) and b1 <= b2 != 0:
+                # the same point between `mu` and `g`, from the new `mu`: see `after`
+                mu, b1 = new, b1 / b2
+            return _MODES[mode](b1 * mu + (1 - b1) * g, beta), new
 
         updates, mu = map_leaves(
             leaf, updates, state.mu, outputs=2, b1=b1, b2=b2, beta=smooth_beta

@@ -12,7 +12,7 @@ from gradtx.core import (
     PerParam,
     Scalar,
     ScalarOrSchedule,
-    capped_abs_sq,
+    abs_sq,
     chain,
     check_decay,
     check_non_negative,
@@ -87,9 +87,10 @@ def scale_by_madgrad(
         weight = (rate + eps) * jnp.sqrt(count.astype(rate.dtype))
 
         def leaf(g, total, s, start, p, *, weight, momentum, eps):
-            # an infinite sum would leave 0 of everything that was gathered
-            largest = jnp.finfo(total.dtype).max
-            total = jnp.minimum(total + weight * capped_abs_sq(g), largest)
+            # An infinite sum would leave 0 of everything that was gathered. Both are
+            # capped, and not their sum: an addition comes last (see `after`).
+            most = jnp.finfo(total.dtype).max / 2
+            total = jnp.minimum(total, most) + jnp.minimum(weight * abs_sq(g), most)
             s = s + weight * g
             step = (1 - momentum) * (start - p - s / (_cube_root(total) + eps))
             return step, total, s

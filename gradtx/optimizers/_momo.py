@@ -129,12 +129,11 @@ def momo(
         )
 
     def update(updates, state, params=None, *, value, **extra):
-        updates = map_leaves(capped, updates)
         real = state.barf.dtype
         share = jnp.where(state.count == 0, 0, jnp.asarray(beta, real))
 
         def leaf(g, m, *, share):
-            return g, share * m + (1 - share) * g
+            return g, share * m + (1 - share) * capped(g)
 
         _, m = map_leaves(leaf, updates, state.exp_avg, outputs=2, share=share)
         product, along = _products(updates, m, params, axis_name, real)
@@ -206,25 +205,24 @@ def momo_adam(
         )
 
     def update(updates, state, params=None, *, value, **extra):
-        updates = map_leaves(capped, updates)
         real = state.barf.dtype
         count = safe_increment(state.count)
 
         def leaf(g, m, v, *, b1, b2):
-            return g, *next_moments(g, m, v, b1, b2)
+            return g, *next_moments(capped(g), m, v, b1, b2)
 
         _, m, v = map_leaves(leaf, updates, *state[:2], outputs=3, b1=b1, b2=b2)
         product, along = _products(updates, m, params, axis_name, real)
         c1, c2 = bias_correction(b1, count), bias_correction(b2, count)
 
-        def scaled(m, v, c2):
+        def scaled(m, v, eps, c2):
             return m / (safe_sqrt(v / c2) + eps)
 
+        def squared(m, v, *, eps, c2):
+            return jnp.conj(m) * scaled(m, v, eps, c2)
+
         norm = sum_leaves(
-            lambda m, v: jnp.conj(m) * scaled(m, v, c2.astype(v.dtype)),
-            m,
-            v,
-            axis_name=axis_name,
+            squared, m, v, axis_name=axis_name, apart=True, eps=eps, c2=c2
         ).astype(real)
         c1 = c1.astype(real)
         f = b1 * state.barf + (1 - b1) * jnp.asarray(value).astype(real)
@@ -232,12 +230,12 @@ def momo_adam(
         rate = value_at(learning_rate, state.count).astype(real)
         step, lb = _step(f - c, along, norm, rate, weight_decay, c1, state.lb, lowest)
 
-        def move(g, m, v, p, *, step, shrink, c2):
-            return -step * scaled(m, v, c2) - shrink * p
+        def move(g, m, v, p, *, eps, c2, step, shrink):
+            return -step * scaled(m, v, eps, c2) - shrink * p
 
         shrink = rate * weight_decay / (1 + rate * weight_decay)
         updates = map_leaves(
-            move, updates, m, v, params, step=step, shrink=shrink, c2=c2
+            move, updates, m, v, params, eps=eps, c2=c2, step=step, shrink=shrink
         )
         return updates, MomoAdamState(m, v, f, c, lb, count, step)
 
@@ -251,10 +249,9 @@ def _products(updates, m, params, axis_name, dtype):
     def product(x, p):
         return jnp.conj(x) * p
 
-    return (
-        sum_leaves(product, updates, params, axis_name=axis_name).astype(dtype),
-        sum_leaves(product, m, params, axis_name=axis_name).astype(dtype),
-    )
+    now = sum_leaves(product, updates, params, axis_name=axis_name, apart=True)
+    along = sum_leaves(product, m, params, axis_name=axis_name)
+    return capped(now).astype(dtype), along.astype(dtype)
 
 
 def _step(

@@ -81,4 +81,6 @@ def add_decayed_weights(
 
 
 def _decayed(g, p, *, weight_decay):  # g, p: one leaf, same shape
+    if isinstance(weight_decay, (int, float)) and weight_decay == 0:
+        return g  # without reading p
     return g + weight_decay * p
