@@ -125,37 +125,40 @@ def accumulate(
 
         skipped, report = judge(updates, state.gradient_step, params)
 
-        def add(g, acc, *, take):  # g, acc: one leaf, same shape
-            return g, jnp.where(take > 0, acc + g, acc)
-
-        _, acc = map_leaves(add, updates, state.acc_grads, outputs=2, take=~skipped)
         mini_step = safe_increment(state.mini_step)
         mini_step = jnp.where(skipped, state.mini_step, mini_step)
         divisor = calls if mean else 1
 
         def emit():
-            def settle(g, acc, *, divisor):
-                return acc / divisor
+            def gather(g, acc, *, divisor):  # g, acc: one leaf, same shape
+                return (acc + g) / divisor
 
-            gathered = map_leaves(settle, updates, acc, divisor=divisor)
+            gathered = map_leaves(gather, updates, state.acc_grads, divisor=divisor)
             new, inner_state = inner.update(
                 gathered, state.inner_opt_state, params, **extra
             )
             steps = safe_increment(state.gradient_step)
             zero = jnp.zeros_like(mini_step)
-            state_ = MultiStepsState(zero, steps, inner_state, zeros_like(acc), report)
-            return hide(moving, new), state_
+            return hide(moving, new), (zero, steps, inner_state), zero
 
         def wait():
-            kept = (state.gradient_step, state.inner_opt_state, acc, report)
-            return _zeros_of(emit, shown, (state, params)), MultiStepsState(
-                mini_step, *kept
-            )
+            kept = (mini_step, state.gradient_step, state.inner_opt_state)
+            return _zeros_of(emit, shown, (state, params)), kept, zero_count() + 1
 
         # float0 belongs to no branch: it goes around the condition
         moving = jax.tree.map(lambda g: dtype_of(g) != jax.dtypes.float0, updates)
         shown = hide(moving, updates)
-        new, state = lax.cond((mini_step >= calls) & ~skipped, emit, wait)
+        ready = (mini_step >= calls) & ~skipped
+        new, (mini_step, steps, inner_state), keep = lax.cond(ready, emit, wait)
+
+        def add(g, acc, *, take, keep):
+            # `keep` comes out of the condition: the sum is written after it is read
+            return g, jnp.where(keep > 0, jnp.where(take > 0, acc + g, acc), 0)
+
+        _, acc = map_leaves(
+            add, updates, state.acc_grads, outputs=2, take=~skipped, keep=keep
+        )
+        state = MultiStepsState(mini_step, steps, inner_state, acc, report)
         return reveal(moving, new, updates), state
 
     return init, update
