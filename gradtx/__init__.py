@@ -68,6 +68,7 @@ from gradtx.core import (
     Measured as Measured,
     MissingArgumentError as MissingArgumentError,
     OptState as OptState,
+    Packed as Packed,
     Params as Params,
     PerParam as PerParam,
     PRNGKey as PRNGKey,
@@ -90,6 +91,7 @@ from gradtx.core import (
     apply_updates as apply_updates,
     build as build,
     chain as chain,
+    compiled as compiled,
     describe as describe,
     global_norm as global_norm,
     hyperparameters as hyperparameters,
@@ -101,6 +103,7 @@ from gradtx.core import (
     named_chain as named_chain,
     ndim_at_least as ndim_at_least,
     none_of as none_of,
+    pack as pack,
     path_matches as path_matches,
     periodic_update as periodic_update,
     roles as roles,
@@ -112,6 +115,7 @@ from gradtx.core import (
     stateless as stateless,
     stateless_with_tree_map as stateless_with_tree_map,
     transformation as transformation,
+    unpack as unpack,
     with_extra_args_support as with_extra_args_support,
 )
 

@@ -13,8 +13,11 @@ from gradtx.core import (
     Inner,
     Link,
     MaskOrFn,
+    as_shapes,
     as_transformation,
+    has_packed,
     path_of,
+    repack,
     resolve_mask,
     set_to_zero,
     spread_prefix,
@@ -132,12 +135,13 @@ def selective_transform(optimizer: Link, *, freeze_mask: MaskOrFn):
 
 
 def _labels(param_labels: Any, tree: Any, known: Mapping[Hashable, Any]) -> Any:
-    labels = param_labels(tree) if callable(param_labels) else param_labels
-    spread = spread_prefix(labels, tree, "labels")
+    seen = as_shapes(tree) if has_packed(tree) else tree
+    labels = param_labels(seen) if callable(param_labels) else param_labels
+    spread = spread_prefix(labels, seen, "labels")
     for path, label in jax.tree_util.tree_leaves_with_path(spread):
         if label not in known:
             raise ArgumentError(
                 f"params{path_of(path)} has the label {label!r}, for which there is no "
                 f"transformation; there are some for {list(known)}."
             )
-    return spread
+    return repack(spread, tree)

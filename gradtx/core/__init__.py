@@ -9,6 +9,7 @@ from gradtx.core._apply import (
     periodic_update as periodic_update,
 )
 from gradtx.core._basic import (
+    compiled as compiled,
     identity as identity,
     init_empty_state as init_empty_state,
     set_to_zero as set_to_zero,
@@ -82,6 +83,7 @@ from gradtx.core._norms import (
     ScaledNorm as ScaledNorm,
     global_norm as global_norm,
     leaf_norm as leaf_norm,
+    mean_square as mean_square,
     scaled_norm as scaled_norm,
     zero_norm as zero_norm,
 )
@@ -102,6 +104,14 @@ from gradtx.core._numerics import (
     working as working,
 )
 from gradtx.core._order import after as after
+from gradtx.core._packed import (
+    Packed as Packed,
+    as_shapes as as_shapes,
+    has_packed as has_packed,
+    pack as pack,
+    repack as repack,
+    unpack as unpack,
+)
 from gradtx.core._roles import (
     Count as Count,
     EmptyState as EmptyState,
@@ -136,6 +146,7 @@ from gradtx.core._selector import (
 from gradtx.core._sums import (
     scalar_like as scalar_like,
     sum_leaves as sum_leaves,
+    sum_of_squares as sum_of_squares,
 )
 from gradtx.core._traits import (
     Form as Form,

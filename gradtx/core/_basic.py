@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from gradtx.core._call import dtype_of
 from gradtx.core._roles import EmptyState
-from gradtx.core._transformation import transformation
+from gradtx.core._transformation import as_transformation, transformation
+from gradtx.core._types import Link
 
 
 def init_empty_state(params: Any) -> EmptyState:
@@ -57,7 +58,31 @@ def set_to_zero():
     return init_empty_state, update
 
 
-@transformation
+@transformation(pure=True)
+def compiled(inner: Link):
+    """Compile `inner` where it is called outside `jit`.
+
+    What gradtx defines is compiled there anyway, once for each structure and type of
+    its arguments, unless a function of yours is among its own: a schedule, a mask or a
+    link. gradtx cannot know whether that function always returns the same for the same
+    arguments. This says so; a print in it then shows tracers, and only once. Under
+    `jax.disable_jit` nothing is compiled.
+
+    Args:
+      inner: what to compile; its state is that of the result.
+
+    Example:
+      >>> import jax.numpy as jnp, gradtx
+      >>> tx = gradtx.compiled(gradtx.sgd(lambda step: 1 / (1 + step)))
+      >>> tx.update(jnp.ones(1), tx.init(jnp.ones(1)))[0].tolist()
+      [-1.0]
+
+    Source: `jax.jit`, as a wrapper.
+    """
+    return as_transformation(inner)
+
+
+@transformation(shaped=True)
 def stateless(f: Callable[[Any, Any], Any]):
     """Apply a function of updates and parameters that keeps no state.
 
@@ -82,7 +107,7 @@ def stateless(f: Callable[[Any, Any], Any]):
     return init_empty_state, update
 
 
-@transformation
+@transformation(shaped=True)
 def stateless_with_tree_map(f: Callable[[Any, Any], Any]):
     """Apply a function of one update and its parameter to every leaf.
 

@@ -13,6 +13,7 @@ from jax.core import Tracer
 
 from gradtx.core import _call
 from gradtx.core._errors import ArgumentError
+from gradtx.core._packed import as_shapes, has_packed, repack, unpack
 from gradtx.core._tree import EveryParam, shape_of
 
 P = ParamSpec("P")
@@ -201,13 +202,15 @@ def resolve_mask(mask: Any, tree: Any) -> Any:
     """
     if isinstance(tree, EveryParam):
         return tree
+    seen = as_shapes(tree) if has_packed(tree) else tree
     leaves = jax.tree.leaves(mask)
     if callable(mask) and all(
         map(callable, leaves)
     ):  # a module of bools is no function
-        mask = mask(tree)
-    spread = spread_prefix(mask, tree, "mask")
-    return jax.tree_util.tree_map_with_path(_flag, spread)
+        mask = mask(seen)
+    mask = unpack(mask)
+    spread = spread_prefix(mask, seen, "mask")
+    return repack(jax.tree_util.tree_map_with_path(_flag, spread), tree)
 
 
 def spread_prefix(prefix: Any, tree: Any, name: str) -> Any:

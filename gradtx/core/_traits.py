@@ -54,6 +54,8 @@ class Traits:
       form: what `update` takes: `"gradients"`, `"examples"` (one gradient per example,
         along a leading axis), `"pairs"` (gradients at `params.fast`), or `"any"` where
         only a run can tell, so that nothing is compared with the parameters.
+      shaped: whether it looks at the shapes or paths of leaves, so that it must see the
+        tree in place of a `Packed`. What reaches over its leaf always does.
       ulps: the number of units in the last place, of a leaf's largest element, by which
         two compilations of one update may differ.
       exempt: properties of `gradtx.testing` that do not apply, with the reason:
@@ -69,6 +71,7 @@ class Traits:
     complex: bool = True
     scale_free: bool = False
     form: Form = "gradients"
+    shaped: bool = False
     ulps: int = 16
     exempt: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
 
@@ -111,6 +114,7 @@ def _both(a: Traits, b: Traits) -> Traits:
         stochastic=a.stochastic or b.stochastic,
         complex=a.complex and b.complex,
         form=b.form if a.form == "gradients" else a.form,
+        shaped=a.shaped or b.shaped,
         ulps=max(a.ulps, b.ulps),
         exempt={**a.exempt, **b.exempt},
         inherited=frozenset({*a.exempt, *b.exempt}),

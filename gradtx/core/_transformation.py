@@ -14,6 +14,7 @@ from gradtx.core import _call
 from gradtx.core._collectives import varying_like
 from gradtx.core._eager import compiled_once, is_concrete, is_traced
 from gradtx.core._errors import ArgumentError, signed
+from gradtx.core._packed import Cut, has_packed, repack, unpack
 from gradtx.core._traits import Traits, joined, require
 from gradtx.core._tree import check_shapes, check_structure, placed_beside
 from gradtx.core._types import TransformInitFn, TransformUpdateFn
@@ -54,7 +55,10 @@ class GradientTransformation(_call.Remembered):
 
     init: TransformInitFn = dataclasses.field(compare=False)
     update: TransformUpdateFn = dataclasses.field(compare=False)
-    traits: Traits = dataclasses.field(default=Traits(), compare=False, kw_only=True)
+    # nothing is known of a pair made by hand: it sees leaves as they are
+    traits: Traits = dataclasses.field(
+        default=Traits(shaped=True), compare=False, kw_only=True
+    )
     pure: bool = dataclasses.field(default=False, compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -64,8 +68,10 @@ class GradientTransformation(_call.Remembered):
         call = _call.Call(GradientTransformation, pair | {"pure": self.pure})
         object.__setattr__(self, "call", call)
         key = call if self.pure else None
-        update = _signed_update(self.name, self.update, self.traits, key)
-        object.__setattr__(self, "init", _signed_init(self.name, self.init, key))
+        shaped = self.traits.shaped
+        update = _signed_update(self.name, self.update, self.traits, shaped, key)
+        init = _signed_init(self.name, self.init, shaped, key)
+        object.__setattr__(self, "init", init)
         object.__setattr__(self, "update", update)
 
     def __iter__(self) -> Iterator[Any]:
@@ -187,8 +193,11 @@ def _remembered(
         known = call.is_pure and getattr(returned, "pure", True)
         known = known if pure is None else pure
         key = call if known else None
-        init = _signed_init(name, init, key)
-        update = _signed_update(name, update, traits.replace(needs=own_needs), key)
+        # a part that must see single leaves unpacks them itself
+        shaped = own.shaped or own.reach == "leaf"
+        own_traits = traits.replace(needs=own_needs)
+        init = _signed_init(name, init, shaped, key)
+        update = _signed_update(name, update, own_traits, shaped, key)
         return GradientTransformation(
             init, update, traits=traits, pure=known, call=call
         )
@@ -215,7 +224,7 @@ def as_transformation(tx: Any) -> GradientTransformation:
     if isinstance(tx, GradientTransformation):
         return tx
     if _resembles(tx):
-        return GradientTransformation(tx.init, tx.update)
+        return GradientTransformation(tx.init, tx.update)  # and sees no `Packed`
     if isinstance(tx, tuple) and len(tx) == 2 and all(map(callable, tx)):
         return GradientTransformation(*tx)
     hint = (
@@ -249,16 +258,17 @@ def _coerced(argument: Any) -> Any:
 
 
 def _signed_init(
-    name: str, init: Callable[..., Any], key: _call.Call | None
+    name: str, init: Callable[..., Any], shaped: bool, key: _call.Call | None
 ) -> TransformInitFn:
     """Sign the errors of `init`, and lay what it makes beside sharded parameters.
 
-    With a key, calls outside `jit` are compiled.
+    Where it is `shaped` it sees no `Packed`. With a key, calls outside `jit` are
+    compiled.
     """
 
     def plain(params: Any) -> Any:
         with signed(name):
-            return init(params)
+            return _seen(init, shaped, params)
 
     @functools.wraps(init)
     def placed(params: Any) -> Any:
@@ -273,11 +283,16 @@ def _signed_init(
 
 
 def _signed_update(
-    name: str, update: Callable[..., Any], traits: Traits, key: _call.Call | None
+    name: str,
+    update: Callable[..., Any],
+    traits: Traits,
+    shaped: bool,
+    key: _call.Call | None,
 ) -> TransformUpdateFn:
     """Scope and guard `update`, sign its errors, give it only what it takes.
 
-    With a key, calls outside `jit` are compiled.
+    Where it is `shaped` it sees no `Packed`. With a key, calls outside `jit` are
+    compiled.
     """
     parameters = list(inspect.signature(update).parameters.values())
     by_place = [p for p in parameters if p.kind not in (p.KEYWORD_ONLY, p.VAR_KEYWORD)]
@@ -295,12 +310,16 @@ def _signed_update(
             if params is not None and traits.form in ("gradients", "examples"):
                 check_structure(params, updates, "params", "updates")
                 check_shapes(params, updates, "updates", leading=per_example)
-            if by_name:
-                known = {"params": params} if takes_all or "params" in named else {}
-                updates, new = update(updates, state, **known, **extra)
-            else:
-                updates, new = update(updates, state, params, **extra)
-            return updates, varying_like(state, new)
+            made, new = _seen(called, shaped, updates, state, params, extra)
+            if not has_packed(made) and has_packed(updates):
+                made = repack(made, updates)
+            return made, varying_like(state, new)
+
+    def called(updates: Any, state: Any, params: Any, extra: dict[str, Any]) -> Any:
+        if not by_name:
+            return update(updates, state, params, **extra)
+        known = {"params": params} if takes_all or "params" in named else {}
+        return update(updates, state, **known, **extra)
 
     @functools.wraps(update)
     def scoped(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
@@ -312,6 +331,18 @@ def _signed_update(
 
     run = compiled_once((key, "update"), plain)
     return scoped
+
+
+def _seen(function: Callable[..., Any], shaped: bool, *args: Any) -> Any:
+    """Call `function`, with trees in place of what is packed where it needs them."""
+    if not has_packed(args):
+        return function(*args)
+    if not shaped:
+        try:
+            return function(*args)
+        except Cut:  # a mask or label tells leaves apart that lie in one array
+            pass
+    return function(*map(unpack, args))
 
 
 def _link_name(update: Callable[..., Any]) -> str:

@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from gradtx.core._call import dtype_of
 from gradtx.core._errors import ShapeError, TreeMismatchError
 from gradtx.core._numerics import canonicalize_dtype, real_dtype, widened
+from gradtx.core._packed import has_packed
 
 
 @jax.tree_util.register_pytree_node_class
@@ -56,6 +57,12 @@ def check_structure(expected: Any, got: Any, expected_name: str, got_name: str) 
     wanted, found = jax.tree.structure(expected), jax.tree.structure(got)
     if wanted == found:
         return
+    if has_packed(expected) != has_packed(got):
+        which = (expected_name, got_name)[has_packed(got)]
+        raise TreeMismatchError(
+            f"of {got_name} and {expected_name} only {which} are packed. Pack the other "
+            "alike by gradtx.pack(tree, like=...), or unpack both."
+        )
     there = {path_of(p) for p, _ in jax.tree_util.tree_leaves_with_path(expected)}
     here = {path_of(p) for p, _ in jax.tree_util.tree_leaves_with_path(got)}
     for path, _ in jax.tree_util.tree_leaves_with_path(expected):

@@ -23,8 +23,9 @@ from gradtx.testing._subject import GRADTX, Subject, finite, gap, same_bits, typ
 @declare(
     "P15",
     "updates do not depend on the order, the split or the layout of leaves, "
-    "nor on the gradient's scale where so declared",
+    "nor on the gradient's scale where so declared; packed trees give the same",
     "order of leaves",
+    "packed",
     "split of a leaf",
     "rows and columns",
     "gradient scale",
@@ -34,6 +35,8 @@ def invariances(subject: Subject, cell: str) -> None:
     traits = subject.traits
     if cell == "split of a leaf" and traits.reach != "element":
         return
+    if cell == "packed" and subject.library is not GRADTX:
+        return  # nobody else has packed trees
     if cell == "gradient scale" and not traits.scale_free:
         return
     if traits.stochastic:
@@ -86,6 +89,7 @@ def _sorted_back(tree: Any) -> Any:
 
 _CHANGES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "order of leaves": (_renamed, _named_back),
+    "packed": (gradtx.pack, gradtx.unpack),
     "split of a leaf": (_cut, _glued),
     "rows and columns": (_shuffled, _sorted_back),
     "gradient scale": (

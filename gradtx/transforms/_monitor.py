@@ -55,7 +55,7 @@ class MonitorState(NamedTuple):
     measure_states: Inner
 
 
-@transformation
+@transformation(shaped=True)
 def snapshot(measure_name: str, measure: Callable[[Any], Any]):
     """Keep what a function measures of the updates in the state, and pass them on.
 
@@ -98,7 +98,7 @@ def snapshot(measure_name: str, measure: Callable[[Any], Any]):
     return init, update
 
 
-@transformation
+@transformation(shaped=True)
 def monitor(measures: Mapping[str, Link | Callable[[Any], Any]]):
     """Keep what several measures find in the updates in the state, and pass them on.
 
@@ -151,7 +151,7 @@ def monitor(measures: Mapping[str, Link | Callable[[Any], Any]]):
     return init, update
 
 
-@transformation
+@transformation(shaped=True)
 def measure_with_ema(
     measure: Callable[[Any], Any],
     decay: Numeric,

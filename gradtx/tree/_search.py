@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.core import ArgumentError, Role, dtype_of, is_chain_state, roles
+from gradtx.core import (
+    ArgumentError,
+    Role,
+    dtype_of,
+    has_packed,
+    is_chain_state,
+    repack,
+    roles,
+    unpack,
+)
 
 KeyPath = tuple[Any, ...]
 Filter = Callable[[KeyPath, Any], bool]
@@ -68,7 +77,8 @@ def get_all_with_path(
     ]
     found = [it for it in found if not _is_link_around(it[0], found)]
     loud = [it for it in found if not _is_quiet(it[0])]
-    return (loud or found) if filtering is None else found
+    found = (loud or found) if filtering is None else found
+    return [(path, unpack(value)) for path, value in found]
 
 
 def get(
@@ -261,6 +271,8 @@ def _is_quiet(path: KeyPath) -> bool:
 
 
 def _like(new: Any, old: Any) -> Any:
+    if has_packed(old) and not has_packed(new):
+        return repack(new, old)
     number = isinstance(new, (int, float, complex)) and not isinstance(new, bool)
     if number and isinstance(old, jax.Array) and jnp.ndim(old) == 0:
         return jnp.asarray(new).astype(dtype_of(old))
