@@ -90,8 +90,8 @@ def scale_by_muon(
     without Nesterov `m ← mu / (1 − beta^t)`, t = 1, 2, …;
     `u ← orthogonalize_via_newton_schulz(m)`, and if adaptive `u ← ⟨m, u⟩·u`
 
-    Matrices of one shape, transposed or not, are made orthogonal together. Leaves that
-    are no matrices get the momentum `m` itself.
+    Matrices of one shape are made orthogonal together. Leaves that are no matrices get
+    the momentum `m` itself.
 
     Args:
       ns_coeffs: `(a, b, c)`, a tuple of such triples, of which the last `ns_steps` are
@@ -138,7 +138,7 @@ def scale_by_muon(
             m = beta * mu + (1 - beta) * g if nesterov else mu
             return m / correction, mu
 
-        def orthogonal(stacked):  # (batch, m, n) with m ≤ n
+        def orthogonal(stacked):  # (batch, m, n)
             u = orthogonalize_via_newton_schulz(
                 stacked, state.ns_coeffs, ns_steps, preconditioning, eps, _LAST_TWO
             )
@@ -195,21 +195,16 @@ def scale_by_shape(
     """
 
     def update(updates, state, params=None, **extra):
-        factors = []
+        factors, made = [], {}
         for g, dims in zip(
             jax.tree.leaves(updates),
             dimensions_of(weight_dimension_numbers, updates),
             strict=True,
         ):
-            _, rows, columns = (1, 1, 1) if dims is None else dims.sizes(shape_of(g))
-            if dims is None or not rows:
-                factors.append(jnp.ones((), scalar_dtype()))
-            elif consistent_rms is None:
-                factor = math.sqrt(max(1, columns / rows))
-                factors.append(jnp.array(factor, scalar_dtype()))
-            else:
-                rms = jnp.asarray(consistent_rms).astype(scalar_dtype())
-                factors.append(rms * math.sqrt(max(rows, columns)))
+            sides = (0, 0) if dims is None else dims.sizes(shape_of(g))[1:]
+            if sides not in made:
+                made[sides] = _factor(*sides, consistent_rms)
+            factors.append(made[sides])
         tree = jax.tree.structure(updates).unflatten(factors)
         return map_leaves(_multiplied, updates, any_shape(tree)), state
 
@@ -330,11 +325,21 @@ def _coefficients(ns_coeffs: Any, ns_steps: Numeric) -> Any:
     return ns_coeffs[-int(ns_steps) :]
 
 
+def _factor(rows: int, columns: int, rms: Numeric | None) -> jax.Array:
+    """Return the factor of `scale_by_shape`; 1 where there are no rows."""
+    if not rows:
+        return jnp.ones((), scalar_dtype())
+    if rms is None:
+        factor = math.sqrt(max(1, columns / rows))
+        return jnp.array(factor, scalar_dtype())
+    return jnp.asarray(rms).astype(scalar_dtype()) * math.sqrt(max(rows, columns))
+
+
 def _together(function: Any, leaves: list[Any], dims: list[Any]) -> list[Any]:
-    """Apply a function of wide matrices to all leaves, once for each shape of matrix.
+    """Apply a function of matrices to all leaves, once for each shape of matrix.
 
     Args:
-      function: maps `(batch, m, n)` with m ≤ n to the same shape.
+      function: maps `(batch, m, n)` to the same shape.
       leaves: arrays; those without dimension numbers pass.
       dims: dimension numbers, or `None`, of each leaf.
     """
@@ -343,21 +348,17 @@ def _together(function: Any, leaves: list[Any], dims: list[Any]) -> list[Any]:
     for i, (x, axes) in enumerate(zip(leaves, dims, strict=True)):
         if axes is None or dtype_of(x) == jax.dtypes.float0 or x.size == 0:
             continue
-        matrices = axes.fold(x)
-        tall = matrices.shape[1] > matrices.shape[2]
-        folded[i] = matrices.mT if tall else matrices, tall
-        key = (*folded[i][0].shape[1:], x.dtype)
+        folded[i] = axes.fold(x)
+        key = (*folded[i].shape[1:], x.dtype)
         groups.setdefault(key, []).append(i)
     done = list(leaves)
     for members in groups.values():
-        stacked = function(jnp.concatenate([folded[i][0] for i in members]))
+        stacked = function(jnp.concatenate([folded[i] for i in members]))
         start = 0
         for i in members:
-            stop = start + len(folded[i][0])
-            part = stacked[start:stop]
+            stop = start + len(folded[i])
+            done[i] = dims[i].unfold(stacked[start:stop], leaves[i].shape)
             start = stop
-            part = part.mT if folded[i][1] else part
-            done[i] = dims[i].unfold(part, leaves[i].shape)
     return done
 
 
