@@ -14,6 +14,7 @@ import numpy as np
 from gradtx.combinators._kinds import is_number, is_schedule
 from gradtx.core import (
     ArgumentError,
+    Call,
     Count,
     DTypeLike,
     GradientTransformation,
@@ -194,7 +195,9 @@ def inject_hyperparams(
             k: v for k, v in numbers.items() if _may_vary(build, arrays | {k: v})
         }
         traits = _traits_of(build, arrays | numbers)
-        return _injected(build, numbers, schedules, hyperparam_dtype, traits)
+        # what the factory makes of arrays is compiled with them, not around them
+        pure = Call(inner_factory, bound.arguments).is_pure
+        return _injected(build, numbers, schedules, hyperparam_dtype, traits, pure)
 
     return injected
 
@@ -209,6 +212,7 @@ def _injected(
     schedules: Mapping[str, StatefulSchedule],
     hyperparam_dtype: Any,
     traits: Traits,
+    pure: bool,
 ) -> GradientTransformation:
     """Return the transformation that builds another one anew at each update."""
 
@@ -256,7 +260,7 @@ def _injected(
 
     inject_hyperparams.__qualname__ = "inject_hyperparams"  # a chain's name for it
     return GradientTransformation(
-        inject_hyperparams_init, inject_hyperparams, traits=traits
+        inject_hyperparams_init, inject_hyperparams, traits=traits, pure=pure
     )
 
 

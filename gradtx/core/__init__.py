@@ -17,6 +17,7 @@ from gradtx.core._basic import (
     stateless_with_tree_map as stateless_with_tree_map,
 )
 from gradtx.core._call import (
+    Call as Call,
     dtype_of as dtype_of,
 )
 from gradtx.core._chain import (
