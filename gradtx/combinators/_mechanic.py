@@ -119,11 +119,19 @@ def mechanize(
         size = global_norm(params, axis_name=axis_name).astype(real)
         pull = pull / (size + eps)
 
-        def product(g, p, start):
+        def product(g, p, start, *, pull):
             # not (start − p), nor times `over`: those are in the update (see `after`)
-            return jnp.conj(g + pull.astype(p.real.dtype) * p) * (p - start)
+            return jnp.conj(g + pull * p) * (p - start)
 
-        h = sum_leaves(product, updates, params, state.x0, axis_name=axis_name)
+        h = sum_leaves(
+            product,
+            updates,
+            params,
+            state.x0,
+            axis_name=axis_name,
+            apart=scale,
+            pull=pull,
+        )
         h = -over.astype(h.dtype) * h
         # so that squares stay finite
         limit = jnp.asarray(float(jnp.finfo(real).max) ** 0.5 / 2**12, real)

@@ -73,6 +73,10 @@ def schedule_free(
 
     The parameters are `y`; evaluate at `x`, by `schedule_free_eval_params`.
 
+    `z` and `y` both read `u`. Where it holds roots or quotients, XLA keeps it in memory
+    for them, 4 bytes per parameter on a CPU, unless `update` gets `again=`, a function
+    `(updates, new base state, params) -> u/2` that computes it in another way.
+
     Args:
       base_optimizer: what moves `z`, without momentum and with the same learning rate.
       learning_rate: a number, or a schedule that warms up and does not fall.
@@ -107,7 +111,7 @@ def schedule_free(
     def stored(p):
         return cast(p, state_dtype) if state_dtype is not None and bits(p) else p
 
-    def update(updates, state, params=None, **extra):
+    def update(updates, state, params=None, *, again=None, **extra):
         step = state.step_count - 1
         real = state.max_lr.dtype
         rate = value_at(learning_rate, step).astype(real)
@@ -120,11 +124,17 @@ def schedule_free(
             updates, state.base_optimizer_state, params, **extra
         )
 
-        def leaf(u, z, y, *, share, b1):
-            z = z + u
-            return share * (z - y) + (1 - b1) * (1 - share) * u, z
+        def leaf(u, z, half, y, *, share, b1):
+            z = z + u  # and the old z is not read again (see `after`)
+            return share * (z - y) + (1 - b1) * (1 - share) * (2 * half), z
 
-        made, z = map_leaves(leaf, made, state.z, params, outputs=2, share=share, b1=b1)
+        if again is None:
+            halves = map_leaves(lambda u: u / 2, made)
+        else:
+            halves = again(updates, inner, params)
+        made, z = map_leaves(
+            leaf, made, state.z, halves, params, outputs=2, share=share, b1=b1
+        )
         return made, ScheduleFreeState(
             state.b1, total, safe_increment(state.step_count), largest, inner, z
         )

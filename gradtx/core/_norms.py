@@ -11,7 +11,14 @@ from jax import lax
 
 from gradtx.core._call import dtype_of
 from gradtx.core._collectives import all_max, all_sum, check_axes
-from gradtx.core._numerics import abs_sq, bits, real_dtype, widened, working
+from gradtx.core._numerics import (
+    abs_sq,
+    bits,
+    capped_abs_sq,
+    real_dtype,
+    widened,
+    working,
+)
 from gradtx.core._sums import add_up, fits_float64, varying_sum
 from gradtx.core._types import AxisName
 
@@ -152,6 +159,27 @@ def leaf_norm(
     return ScaledNorm(_root(all_sum(parts, axis_name)), scale)
 
 
+def mean_square(x: jax.Array, axis: int) -> jax.Array:
+    """Return the mean of `|x|²` over one axis, at most an eighth of the largest float.
+
+    The reciprocal of that is no denormal, which would be flushed to 0.
+
+    Args:
+      x: an array of 32 bits or more.
+      axis: the axis to reduce.
+    """
+    dtype = real_dtype(x.dtype)
+    most = float(jnp.finfo(dtype).max) / 8
+    if fits_float64(dtype):
+        with jax.enable_x64(True):
+            squares = jnp.squeeze(_in_float64(x, axis), axis) / x.shape[axis]
+            squares = jnp.minimum(squares, jnp.asarray(most, squares.dtype))
+            return lax.convert_element_type(squares, jnp.float32)
+    # divided first: the sum of the largest numbers would overflow
+    squares = jnp.minimum(capped_abs_sq(x), most) / x.shape[axis]
+    return jnp.minimum(jnp.sum(squares, axis=axis), most)
+
+
 def _sum_of_squares(x: Any, scale: jax.Array | None) -> jax.Array:
     x = working(x)
     if scale is not None:
@@ -186,6 +214,7 @@ def _root(squares: jax.Array) -> jax.Array:
 
 @_root.defjvp
 def _root_jvp(primals: Any, tangents: Any) -> Any:
-    root = _root(*primals)
-    slope = jnp.where(root > 0, 0.5 / jnp.where(root > 0, root, 1), 0)
-    return root, slope * tangents[0]
+    with jax.enable_x64(True):  # JAX may come here after that of the root has ended
+        root = _root(*primals)
+        slope = jnp.where(root > 0, 0.5 / jnp.where(root > 0, root, 1), 0)
+        return root, slope * tangents[0]

@@ -18,7 +18,8 @@ from gradtx.core._collectives import (
     varies_over,
     varying_axes,
 )
-from gradtx.core._numerics import bits, capped, cast, working
+from gradtx.core._numerics import abs_sq, bits, working
+from gradtx.core._order import after
 from gradtx.core._tree import check_shapes, check_structure
 from gradtx.core._types import AxisName, Numeric
 
@@ -30,22 +31,25 @@ def sum_leaves(
     tree: Any,
     *trees: Any,
     axis_name: AxisName | None = None,
-    apart: bool = False,
+    apart: jax.Array | None = None,
     **scalars: Any,
 ) -> jax.Array:
     """Sum the elements of `leaf(x, …)` over all leaves, such as an inner product.
 
     `Σ_leaves Σ_i real(leaf(x, y, …))_i`, in float32, or float64 if a leaf has 64 bits
 
+    What a sum has in common with another sum or with an update, XLA keeps in memory for
+    both on a CPU: a root, a quotient, even a number spread to the size of a leaf. So
+    `leaf` should take its numbers as `scalars`, and `apart` make them its own.
+
     Args:
       leaf: a function of one leaf of each tree, in 32 bits or more.
       tree: the updates, or a tree like them. Its integer leaves count nothing.
       *trees: trees of the same structure.
       axis_name: mapped axes over which the leaves are sharded.
-      apart: whether `leaf` may overflow, or has roots, quotients or constants in
-        common with the update. On a CPU, leaves of fewer than 64 bits are then computed
-        in float64: XLA would keep what a sum and an update share in memory for both,
-        even a constant, as large as the leaf. Elsewhere numbers are `capped`.
+      apart: a scalar that only a run can tell, such as one of the state. Each leaf
+        then gets scalars that look as if no other leaf had them. Where it is NaN, so
+        is the sum.
       **scalars: numbers or scalar arrays that all leaves share, as in `map_leaves`.
 
     Returns:
@@ -60,35 +64,41 @@ def sum_leaves(
     for other in trees:
         check_structure(other, tree, "state", "updates")
         check_shapes(other, tree, "updates")
-    rows = zip(*map(jax.tree.leaves, (tree, *trees)), strict=True)
-    rows = [row for row in rows if bits(row[0])]
-    if not rows:
-        return jnp.zeros(())
-    with jax.enable_x64(True) if apart else nullcontext():
-        total = add_up([_total(leaf, row, apart, scalars) for row in rows], axis_name)
-        precise = any(bits(x) == 64 for row in rows for x in row)
-        return cast(total, jnp.float64 if precise else jnp.float32)
+    parts = []
+    for row in zip(*map(jax.tree.leaves, (tree, *trees)), strict=True):
+        if bits(row[0]):
+            precise = any(bits(x) == 64 for x in row)
+            inputs = [working(x, precise) for x in row]
+            real = jnp.float64 if precise else jnp.float32
+            own = dict(scalars)
+            if apart is not None:
+                before = parts[-1] if parts else apart
+                own = {k: after(jnp.asarray(v, real), before) for k, v in own.items()}
+            mixed = any(jnp.iscomplexobj(x) for x in inputs)
+            with jax.numpy_dtype_promotion("standard") if mixed else nullcontext():
+                parts.append(jnp.sum(jnp.real(leaf(*inputs, **own))))
+    return add_up(parts, axis_name) if parts else jnp.zeros(())
 
 
-def _total(
-    leaf: Callable[..., jax.Array],
-    row: tuple[Any, ...],
-    apart: bool,
-    scalars: dict[str, Any],
+def sum_of_squares(
+    tree: Any, *others: Any, axis_name: AxisName | None = None
 ) -> jax.Array:
-    precise = any(bits(x) == 64 for x in row)
-    wider = apart and not precise and jax.default_backend() == "cpu"
-    inputs = [working(x, precise or wider) for x in row]
-    if apart and not wider:
-        inputs = [capped(x) for x in inputs]
-    dtype = jnp.float64 if precise or wider else jnp.float32
-    shared = {
-        k: v if isinstance(v, (int, float)) else jnp.asarray(v).astype(dtype)
-        for k, v in scalars.items()
-    }
-    mixed = any(jnp.iscomplexobj(x) for x in inputs)
-    with jax.numpy_dtype_promotion("standard") if mixed else nullcontext():
-        return jnp.sum(jnp.real(leaf(*inputs, **shared)))
+    """Return `‖x‖²`, or `‖x − y‖²`, and half of the largest float where it overflows.
+
+    Where a square is what is wanted, float32 is enough: it is out of range wherever
+    the sum is. A norm is another matter (`global_norm`).
+
+    Args:
+      tree: the updates, or a tree like them.
+      *others: at most one tree to subtract.
+      axis_name: as in `sum_leaves`.
+    """
+
+    def leaf(x, y=None):
+        return abs_sq(x if y is None else x - y)
+
+    total = sum_leaves(leaf, tree, *others, axis_name=axis_name)
+    return jnp.minimum(total, jnp.finfo(total.dtype).max / 2)
 
 
 def fits_float64(dtype: Any) -> bool:

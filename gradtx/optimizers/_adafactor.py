@@ -25,6 +25,7 @@ from gradtx.core import (
     check_structure,
     dtype_of,
     map_leaves,
+    mean_square,
     path_of,
     real_dtype,
     safe_increment,
@@ -72,9 +73,9 @@ def scale_by_factored_rms(
     """Divide updates by the root of a second moment that is kept as row and column.
 
     `b ← 1 − t^(−decay_rate)`, t = count − step_offset + 1, at least 1;
-    `s ← |g|² + epsilon`; `v_row ← b·v_row + (1 − b)·mean_cols(s)`, `v_col` alike;
-    `u ← g/√(v_row·v_col/mean(v_row))`; without factors `v ← b·v + (1 − b)·s`,
-    `u ← g/√v`
+    `v_row ← b·v_row + (1 − b)·(mean_cols(|g|²) + epsilon)`, `v_col` alike;
+    `u ← g·(1/√v_col)·(1/√(v_row/mean(v_row)))`; without factors
+    `v ← b·v + (1 − b)·(|g|² + epsilon)`, `u ← g/√v`
 
     The two largest axes of a leaf are factored, the others stay.
 
@@ -132,21 +133,20 @@ def scale_by_factored_rms(
 
     def update(updates, state, params=None, **extra):
         def leaf(g, v_row, v_col, v, *, b, epsilon):
-            # so small that a mean over the leaf is in range
-            most = jnp.finfo(real_dtype(g.dtype)).max / (2 * max(g.size, 1))
-            square = jnp.minimum(capped_abs_sq(g), most) + epsilon
             two = axes(g.shape)
             if two is None:
-                v = b * v + (1 - b) * square
+                v = b * v + ((1 - b) * (_square(g) + epsilon))
                 return g / jnp.sqrt(v), v_row, v_col, v
             small, large = two  # axes: the second largest, the largest
-            v_row = b * v_row + (1 - b) * _mean(square, large)
-            v_col = b * v_col + (1 - b) * _mean(square, small)
+            # of |g|, so that XLA does not keep what both means have in common
+            v_row = b * v_row + (1 - b) * (mean_square(g, large) + epsilon)
+            v_col = b * v_col + (1 - b) * (mean_square(jnp.abs(g), small) + epsilon)
             among = small - 1 if small > large else small  # its place in v_row
             row = v_row / _mean(v_row, among, keepdims=True)
-            root = jnp.expand_dims(jnp.sqrt(row), large)
-            root = root * jnp.expand_dims(jnp.sqrt(v_col), small)
-            return g / root, v_row, v_col, v
+            # vectors are divided, not the leaf: a quotient that the clip's norm and the
+            # update share would be kept
+            col = jnp.expand_dims(1 / jnp.sqrt(v_col), small)
+            return g * col * jnp.expand_dims(1 / jnp.sqrt(row), large), v_row, v_col, v
 
         check_structure(state.v, updates, "state", "updates")
         jax.tree_util.tree_map_with_path(
@@ -185,6 +185,12 @@ def _largest_axes(shape: tuple[int, ...], least: int) -> tuple[int, int] | None:
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return shape[:axis] + shape[axis + 1 :]
+
+
+def _square(g: jax.Array) -> jax.Array:
+    # so small that a mean over the leaf is in range
+    most = jnp.finfo(real_dtype(g.dtype)).max / (2 * max(g.size, 1))
+    return jnp.minimum(capped_abs_sq(g), most)
 
 
 def _mean(x: Any, axis: int, keepdims: bool = False) -> jax.Array:

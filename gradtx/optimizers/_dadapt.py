@@ -125,8 +125,9 @@ def dadapt_adamw(
         rate = rate * adam_correction(b1, b2, count, bias_correction)
         size = state.estim_lr * rate.astype(real)
 
-        def seen(g, v, s, *, eps):
-            return jnp.conj(g) * s / (safe_sqrt(v) + eps)
+        def seen(g, v, s, *, eps, least):
+            root = jnp.sqrt(jnp.maximum(v, least))  # as `safe_sqrt`
+            return jnp.conj(g) * s / (root + eps)
 
         product = sum_leaves(
             seen,
@@ -134,8 +135,9 @@ def dadapt_adamw(
             state.exp_avg_sq,
             state.grad_sum,
             axis_name=axis_name,
-            apart=True,
+            apart=state.estim_lr,
             eps=eps,
+            least=float(jnp.finfo(real).tiny),
         )
 
         def leaf(g, m, v, s, p, *, b1, b2, slow, eps, decay, size, product):

@@ -30,6 +30,7 @@ from gradtx.core import (
     map_leaves,
     safe_sqrt,
     scalar_like,
+    sum_of_squares,
     transformation,
     working,
 )
@@ -129,9 +130,9 @@ def scale_by_dog(
 
     def update(updates, state, params=None, **extra):
         real = state.max_dist.dtype
-        far = _distance(updates, params, state.init_params, axis_name)
-        far = jnp.maximum(state.max_dist, far.astype(real))
-        squares = _squares(updates, axis_name).astype(real)
+        far = sum_of_squares(params, state.init_params, axis_name=axis_name)
+        far = jnp.maximum(state.max_dist, safe_sqrt(far).astype(real))
+        squares = sum_of_squares(updates, axis_name=axis_name).astype(real)
         total = jnp.minimum(state.sum_sq_norm_grads + squares, jnp.finfo(real).max)
         rate = _quotient(far, safe_sqrt(total + eps))
         if kind == "learning_rate":
@@ -208,9 +209,9 @@ def scale_by_dowg(
 
     def update(updates, state, params=None, **extra):
         real = state.estim_sq_dist.dtype
-        far = _distance(updates, params, state.init_params, axis_name)
-        far = jnp.maximum(state.estim_sq_dist, capped_abs_sq(far).astype(real))
-        squares = far * _squares(updates, axis_name).astype(real)
+        far = sum_of_squares(params, state.init_params, axis_name=axis_name)
+        far = jnp.maximum(state.estim_sq_dist, far.astype(real))
+        squares = far * sum_of_squares(updates, axis_name=axis_name).astype(real)
         total = state.weighted_sq_norm_grads + squares
         total = jnp.minimum(total, jnp.finfo(real).max)
         rate = _quotient(far, safe_sqrt(total) + eps)
@@ -318,21 +319,6 @@ def scale_by_distance_over_gradients(
         return updates, ScaleByDistanceOverGradientsState(far, total, state.init_params)
 
     return init, update
-
-
-def _distance(updates, params, start, axis_name) -> jax.Array:
-    """Return how far the parameters are from their start."""
-    apart = map_leaves(lambda g, p, q: p - q, _wide(updates), params, start)
-    return global_norm(apart, axis_name=axis_name)
-
-
-def _wide(updates):
-    return jax.tree.map(working, updates)
-
-
-def _squares(updates, axis_name) -> jax.Array:
-    """Return the squared norm of the updates, finite if they are."""
-    return capped_abs_sq(global_norm(updates, axis_name=axis_name))
 
 
 def _quotient(far, length):

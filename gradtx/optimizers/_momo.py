@@ -16,16 +16,15 @@ from gradtx.core import (
     ScalarOrSchedule,
     bias_correction,
     capped,
-    capped_abs_sq,
     check_decay,
     check_non_negative,
-    global_norm,
     map_leaves,
     safe_increment,
     safe_sqrt,
     scalar_like,
     second_moment_like,
     sum_leaves,
+    sum_of_squares,
     transformation,
     value_at,
     zero_count,
@@ -136,11 +135,11 @@ def momo(
             return g, share * m + (1 - share) * capped(g)
 
         _, m = map_leaves(leaf, updates, state.exp_avg, outputs=2, share=share)
-        product, along = _products(updates, m, params, axis_name, real)
+        product, along = _products(updates, m, params, axis_name, real, state.barf)
         f = share * state.barf + (1 - share) * jnp.asarray(value).astype(real)
         c = share * state.gamma + (1 - share) * product
         rate = value_at(learning_rate, state.count).astype(real)
-        norm = capped_abs_sq(global_norm(m, axis_name=axis_name)).astype(real)
+        norm = sum_of_squares(m, axis_name=axis_name).astype(real)
         step, lb = _step(f - c, along, norm, rate, weight_decay, 1.0, state.lb, lowest)
 
         def move(g, m, p, *, step, shrink):
@@ -212,17 +211,22 @@ def momo_adam(
             return g, *next_moments(capped(g), m, v, b1, b2)
 
         _, m, v = map_leaves(leaf, updates, *state[:2], outputs=3, b1=b1, b2=b2)
-        product, along = _products(updates, m, params, axis_name, real)
+        product, along = _products(updates, m, params, axis_name, real, state.barf)
         c1, c2 = bias_correction(b1, count), bias_correction(b2, count)
 
-        def scaled(m, v, eps, c2):
-            return m / (safe_sqrt(v / c2) + eps)
-
-        def squared(m, v, *, eps, c2):
-            return jnp.conj(m) * scaled(m, v, eps, c2)
+        def squared(m, v, *, eps, c2, least):
+            root = jnp.sqrt(jnp.maximum(v / c2, least))  # as `safe_sqrt`
+            return jnp.conj(m) * (m / (root + eps))
 
         norm = sum_leaves(
-            squared, m, v, axis_name=axis_name, apart=True, eps=eps, c2=c2
+            squared,
+            m,
+            v,
+            axis_name=axis_name,
+            apart=state.barf,
+            eps=eps,
+            c2=c2,
+            least=float(jnp.finfo(real).tiny),
         ).astype(real)
         c1 = c1.astype(real)
         f = b1 * state.barf + (1 - b1) * jnp.asarray(value).astype(real)
@@ -231,7 +235,7 @@ def momo_adam(
         step, lb = _step(f - c, along, norm, rate, weight_decay, c1, state.lb, lowest)
 
         def move(g, m, v, p, *, eps, c2, step, shrink):
-            return -step * scaled(m, v, eps, c2) - shrink * p
+            return -step * (m / (safe_sqrt(v / c2) + eps)) - shrink * p
 
         shrink = rate * weight_decay / (1 + rate * weight_decay)
         updates = map_leaves(
@@ -243,15 +247,26 @@ def momo_adam(
     return init, update
 
 
-def _products(updates, m, params, axis_name, dtype):
+#: So that sums of products with gradients of 1e38 stay in range; a power of two.
+_DOWN = 2.0**-30
+
+
+def _products(updates, m, params, axis_name, dtype, apart):
     """Return the products of the gradients and of their mean with the parameters."""
 
     def product(x, p):
         return jnp.conj(x) * p
 
-    now = sum_leaves(product, updates, params, axis_name=axis_name, apart=True)
+    def small(g, p, *, down):  # of a gradient that is not capped
+        return (jnp.conj(g) * down) * p
+
+    now = sum_leaves(
+        small, updates, params, axis_name=axis_name, apart=apart, down=_DOWN
+    )
     along = sum_leaves(product, m, params, axis_name=axis_name)
-    return capped(now).astype(dtype), along.astype(dtype)
+    most = float(jnp.finfo(dtype).max) ** 0.75 * _DOWN
+    now = jnp.clip(now, -most, most) / _DOWN
+    return now.astype(dtype), along.astype(dtype)
 
 
 def _step(

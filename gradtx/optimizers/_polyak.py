@@ -15,7 +15,7 @@ from gradtx.core import (
     check_non_negative,
     init_empty_state,
     map_leaves,
-    scaled_norm,
+    sum_of_squares,
     transformation,
 )
 from gradtx.optimizers._sgd import sgd
@@ -56,10 +56,8 @@ def scale_by_polyak(
         raise ArgumentError(f"variant must be 'sps' or 'sps+', got {variant!r}.")
 
     def update(updates, state, params=None, *, value, **extra):
-        norm = scaled_norm(updates, axis_name=axis_name).value
-        dtype = norm.dtype
-        top = jnp.finfo(dtype).max ** 0.5 * (1 - 1e-3)
-        square = jnp.square(jnp.where(jnp.isinf(norm), norm, jnp.minimum(norm, top)))
+        square = sum_of_squares(updates, axis_name=axis_name)
+        dtype = square.dtype
         length = square + jnp.asarray(eps).astype(dtype)
         gap = jnp.asarray(value).astype(dtype) - jnp.asarray(f_min).astype(dtype)
         gap = jnp.maximum(gap, 0) if variant == "sps+" else gap

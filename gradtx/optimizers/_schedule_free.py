@@ -8,8 +8,11 @@ from gradtx.core import (
     DTypeLike,
     Numeric,
     ScalarOrSchedule,
+    bias_correction,
     chain,
     check_count,
+    map_leaves,
+    safe_sqrt,
     transformation,
 )
 from gradtx.optimizers._rmsprop import scale_by_rms
@@ -53,7 +56,7 @@ def schedule_free_sgd(
     )
 
 
-@transformation
+@transformation(needs={"params"})
 def schedule_free_adamw(
     learning_rate: ScalarOrSchedule = 0.0025,
     warmup_steps: int | None = None,
@@ -89,7 +92,32 @@ def schedule_free_adamw(
         add_decayed_weights(weight_decay),
         scale_by_learning_rate(rate),
     )
-    return schedule_free(base, rate, b1, weight_lr_power, state_dtype)
+    averaged = schedule_free(base, rate, b1, weight_lr_power, state_dtype)
+
+    def again(updates, state, params):
+        """Return half of the update that `base` made, from its new state."""
+
+        def leaf(g, nu, y, *, eps, c2, decay, rate):
+            # by powers of two, which is exact, so that no root, no quotient is the same
+            half = g / 4 / (safe_sqrt(nu / 4 / c2) + eps / 2)
+            return -rate * (half + decay / 2 * y)
+
+        rms, before = state.scale_by_rms, state.scale_by_learning_rate.count - 1
+        return map_leaves(
+            leaf,
+            updates,
+            rms.nu,
+            params,
+            eps=eps,
+            c2=bias_correction(b2, rms.count),
+            decay=weight_decay,
+            rate=rate(before) if callable(rate) else rate,
+        )
+
+    def update(updates, state, params=None, **extra):
+        return averaged.update(updates, state, params, **extra, again=again)
+
+    return averaged.init, update
 
 
 def _warmed(rate: ScalarOrSchedule, steps: int | None) -> ScalarOrSchedule:
