@@ -169,7 +169,8 @@ def scale_by_muon(
 
 
 @transformation(
-    exempt={"P15 split of a leaf": "the factor is that of the whole leaf's shape"}
+    shaped=True,
+    exempt={"P15 split of a leaf": "the factor is that of the whole leaf's shape"},
 )
 def scale_by_shape(
     weight_dimension_numbers: Any = None, consistent_rms: Numeric | None = None

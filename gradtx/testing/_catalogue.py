@@ -47,6 +47,7 @@ def catalogue() -> Mapping[str, GradientTransformation]:
         "clip_by_block_rms": g.clip_by_block_rms(1.0),
         "clip_by_global_norm": g.clip_by_global_norm(1.0),
         "cocob": g.cocob(),
+        "compiled": g.compiled(g.sgd(0.1, momentum=0.9)),
         "conditionally_mask": g.conditionally_mask(
             g.adam(1e-3), g.piecewise_constant_schedule(1.0, {1: 0.0})
         ),

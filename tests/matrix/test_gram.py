@@ -162,9 +162,10 @@ def test_other_devices_take_plain_steps_in_one_batch():
         ).trace(x)
         return traced.lower(lowering_platforms=(platform,)).as_text()
 
-    # the plain form's first step, and the one that stands for the four others
+    # three products a step, in all five or, with older JAX, in the first one and in
+    # a function that stands for the others
     for platform in ("cuda", "tpu"):
-        assert program(platform).count("stablehlo.dot_general") == 3 + 3
+        assert program(platform).count("stablehlo.dot_general") in (5 * 3, 3 + 3)
         assert "stablehlo.while" not in program(platform)
     text = program("cpu")
     # one step, two and two: 2 + 6 + 6, and the Gram matrix of each
