@@ -67,6 +67,7 @@ def scale_by_sm3(b1: Numeric = 0.9, b2: Numeric = 1.0, eps: Numeric = 1e-8):
         return ScaleBySM3State(jax.tree.map(_bounds, params), zeros_like(params))
 
     def update(updates, state, params=None, **extra):
+        # `total` is kept in memory for the maxima along each axis
         def leaf(g, bound, nu, *, b1, b2, eps):
             share = jnp.where(b2 == 1, 1, 1 - b2)
             total = share * capped_abs_sq(g) + b2 * bound
