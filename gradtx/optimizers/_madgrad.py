@@ -114,8 +114,8 @@ def scale_by_madgrad(
 
 
 def _cube_root(x):
-    # with a derivative of 0 rather than infinity at 0
-    return jnp.where(x > 0, jnp.cbrt(jnp.where(x > 0, x, 1)), x)
+    # with a derivative of 0 rather than infinity at 0, as `safe_sqrt`
+    return jnp.cbrt(jnp.maximum(x, jnp.finfo(x.dtype).tiny))
 
 
 @transformation

@@ -13,7 +13,7 @@ from gradtx.core import (
     Numeric,
     PerParam,
     ScalarOrSchedule,
-    capped_abs_sq,
+    abs_sq,
     chain,
     check_non_negative,
     check_structure,
@@ -70,10 +70,10 @@ def scale_by_sm3(b1: Numeric = 0.9, b2: Numeric = 1.0, eps: Numeric = 1e-8):
         # `total` is kept in memory for the maxima along each axis
         def leaf(g, bound, nu, *, b1, b2, eps):
             share = jnp.where(b2 == 1, 1, 1 - b2)
-            total = share * capped_abs_sq(g) + b2 * bound
-            total = jnp.minimum(total, jnp.finfo(total.dtype).max)
-            safe = jnp.where(total > 0, total, 1)
-            u = jnp.where(total > 0, g / jnp.sqrt(safe + eps), 0)
+            most, least = jnp.finfo(g.dtype).max / 2, jnp.finfo(g.dtype).tiny
+            total = jnp.minimum(share * abs_sq(g), most)
+            total = total + jnp.minimum(b2 * bound, most)
+            u = jnp.where(total > 0, g, 0) / jnp.sqrt(jnp.maximum(total, least) + eps)
             nu = b1 * nu + (1 - b1) * u
             return nu, total, nu
 
