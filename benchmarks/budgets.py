@@ -34,9 +34,6 @@ STEPS = {
 #: Bytes and passes may exceed the table by this much: scalars, partial sums of norms.
 ROUNDING = 1.01
 
-#: Temporaries, bytes per parameter, of what needs any.
-TEMPORARIES = {"muon": 8.0}
-
 #: Temporaries that are no matter of size: a hundredth of the parameters, and 4 kB.
 SMALL = 0.01
 SCALARS = 4096
@@ -47,11 +44,14 @@ PEAK = 1.01
 #: Kernels beside one for each leaf and pass: scalars of the step, of the norm.
 SCALAR_KERNELS = 16
 
+#: XLA sums vectors of fewer than some thousand numbers in three kernels, not one.
+SHORT_NORM_KERNELS = 2
+
 #: HLO instructions for each leaf, and for the rest.
 INSTRUCTIONS = {
     "sgd": (10, 20),
     "adamw": (60, 60),
-    "clip_adamw": (120, 120),
+    "clip_adamw": (130, 120),
 }
 
 #: Kernels and instructions of a packed step, however many leaves it has.

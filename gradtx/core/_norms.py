@@ -20,19 +20,22 @@ from gradtx.core._numerics import (
     working,
 )
 from gradtx.core._sums import add_up, fits_float64, varying_sum
+from gradtx.core._tree import size
 from gradtx.core._types import AxisName
 
-# A sum of squares between `low` and infinity is exact to rounding as it is. Below
-# `low` squares may have been flushed to zero, and above all range they overflow: the
-# numbers are then multiplied by `up` or `down`, powers of two, and summed again. A sum
-# under `low` holds no number above its root, so `up` cannot make one overflow, and
-# `down` leaves room for 2^31 of the largest numbers.
+# A norm between `low` and infinity is exact to rounding as it is. Below `low` squares
+# may have been flushed to zero, and above all range they overflow: the numbers are then
+# multiplied by `up` or `down`, powers of two, and summed again. A norm under `low` holds
+# no number above it, so `up` cannot make one overflow, and `down` leaves room for 2^31
+# of the largest numbers.
 _SCALES = {
-    "float32": (2.0**-80, 2.0**100, 2.0**-80),
-    "float64": (2.0**-700, 2.0**800, 2.0**-600),
+    "float32": (2.0**-40, 2.0**100, 2.0**-80),
+    "float64": (2.0**-350, 2.0**800, 2.0**-600),
 }
-# Where there is a float64 (`fits_float64`), it is one pass, without a second look: a
-# conditional over 1,000 leaves doubled compile and call time.
+# The squares of smaller leaves are summed in float64 where there is one, which needs no
+# second look: a conditional over 1,000 leaves doubled compile and call time. For larger
+# ones float32 is faster, 0.9 times the whole step of clip + AdamW.
+_LARGE = 2**16
 
 
 class ScaledNorm(NamedTuple):
@@ -101,22 +104,25 @@ def scaled_norm(tree: Any, *, axis_name: AxisName | None = None) -> ScaledNorm:
     if not leaves:
         return ScaledNorm(jnp.zeros(()), jnp.ones(()))
     dtype = real_dtype(widened(dtype_of(max(leaves, key=bits))))
-    if fits_float64(dtype):
+
+    def in_float64() -> ScaledNorm:
         with jax.enable_x64(True):
             squares = add_up([_in_float64(x) for x in leaves], axis_name)
             return _from_float64(squares)
+
+    def root(scale: jax.Array | None) -> jax.Array:
+        parts = [_sum_of_squares(x, scale).astype(dtype) for x in leaves]
+        return _root(add_up(parts, axis_name))
+
+    doubles = fits_float64(dtype)
+    if doubles and size(leaves) < _LARGE * len(leaves):
+        return in_float64()
     low, up, down = _SCALES[jnp.dtype(dtype).name]
-
-    def total(scale: jax.Array | None) -> jax.Array:
-        return add_up(
-            [_sum_of_squares(x, scale).astype(dtype) for x in leaves], axis_name
-        )
-
-    plain = total(None)
+    plain = root(None)
     scale = jnp.where(plain < low, up, jnp.where(jnp.isinf(plain), down, 1.0))
     scale = lax.stop_gradient(scale.astype(dtype))
-    squares = lax.cond(scale == 1, lambda: plain, lambda: total(scale))
-    return ScaledNorm(_root(squares), scale)
+    again = in_float64 if doubles else lambda: ScaledNorm(root(scale), scale)
+    return lax.cond(scale == 1, lambda: ScaledNorm(plain, scale), again)
 
 
 def zero_norm(params: Any, *, axis_name: AxisName | None = None) -> jax.Array:
@@ -200,7 +206,8 @@ def _from_float64(squares: jax.Array) -> ScaledNorm:
     norm = _root(squares)
     # All that follows starts from the root: XLA computes what is cheap once for each
     # of its readers, a sum of scalars from all leaves too, but a root only once.
-    scale = jnp.where(norm < 2.0**-40, 2.0**100, jnp.where(norm < 2.0**64, 1, 2.0**-80))
+    low, up, down = _SCALES["float32"]
+    scale = jnp.where(norm < low, up, jnp.where(norm < 2.0**64, 1, down))
     scale = jnp.where(jnp.isnan(norm), 1, lax.stop_gradient(scale))
     single = lambda x: lax.convert_element_type(x, jnp.float32)
     return ScaledNorm(single(norm * scale), single(scale))

@@ -140,3 +140,28 @@ def test_leaf_norm_differentiates():
     grad = jax.grad(lambda x: leaf_norm(x).value)
     np.testing.assert_allclose(grad(jnp.array([3.0, 4.0])), [0.6, 0.8], rtol=1e-6)
     np.testing.assert_array_equal(grad(jnp.zeros(2)), 0.0)
+
+
+@pytest.mark.parametrize("value", [1e-37, 1e-30, 1.0, 1e20, 3e38, jnp.inf, jnp.nan])
+def test_norm_of_large_leaves_is_that_of_float64(value):
+    # summed in float32, with a second look where that leaves its range
+    large = {"a": jnp.full(2**16, value), "b": jnp.full((2, 2**17), value)}
+    small = jax.tree.map(lambda x: x.ravel()[: 2**10], large)
+    for tree in (large, small):
+        elements = sum(x.size for x in jax.tree.leaves(tree))
+        exact = np.float64(np.float32(value)) * np.sqrt(elements)
+        largest = float(jnp.finfo("float32").max)
+        expected = exact if exact < largest or not np.isfinite(exact) else np.inf
+        got = jax.jit(gradtx.global_norm)(tree)
+        np.testing.assert_allclose(got, np.float32(expected), rtol=1e-6)
+        clipped = gradtx.clip_by_global_norm(1.0)
+        updates, state = clipped.update(tree, clipped.init(tree))
+        if np.isfinite(exact):
+            norm = np.sqrt(
+                sum(np.sum(np.float64(x) ** 2) for x in jax.tree.leaves(updates))
+            )
+            np.testing.assert_allclose(norm, min(exact, 1.0), rtol=1e-5)
+            assert jnp.isfinite(state.norm)
+        slope = jax.grad(gradtx.global_norm)(tree)["a"][0]
+        if value in (1e-30, 1.0, 1e20):
+            np.testing.assert_allclose(slope, 1 / np.sqrt(elements), rtol=1e-5)
