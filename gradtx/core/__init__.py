@@ -105,11 +105,11 @@ from gradtx.core._numerics import (
     working as working,
 )
 from gradtx.core._order import after as after
+from gradtx.core._pack import pack as pack
 from gradtx.core._packed import (
     Packed as Packed,
     as_shapes as as_shapes,
     has_packed as has_packed,
-    pack as pack,
     repack as repack,
     unpack as unpack,
 )

@@ -14,7 +14,8 @@ from gradtx.core import _call
 from gradtx.core._collectives import varying_like
 from gradtx.core._eager import compiled_once, is_concrete, is_traced
 from gradtx.core._errors import ArgumentError, signed
-from gradtx.core._packed import Cut, has_packed, repack, unpack
+from gradtx.core._layout import Cut
+from gradtx.core._packed import has_packed, repack, unpack
 from gradtx.core._traits import Traits, joined, require
 from gradtx.core._tree import check_shapes, check_structure, placed_beside
 from gradtx.core._types import TransformInitFn, TransformUpdateFn

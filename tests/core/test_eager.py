@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.core import Tracer
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 import gradtx
@@ -88,6 +89,7 @@ def test_what_is_known_to_be_pure(tx, pure):
 def test_numbers_are_those_of_a_compiled_step():
     tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(1e-2))
     outside = inside = tx.init(PARAMS)
+    ours = theirs = None
     for _ in range(3):
         ours, outside = tx.update(GRADS, outside, PARAMS)
         theirs, inside = jax.jit(tx.update)(GRADS, inside, PARAMS)
@@ -127,7 +129,7 @@ def test_disable_jit_shows_concrete_numbers():
     look().update(GRADS, gradtx.EmptyState())
     with jax.disable_jit():
         look().update(GRADS, gradtx.EmptyState())
-    traced, concrete = (isinstance(x, jax.core.Tracer) for x in seen)
+    traced, concrete = (isinstance(x, Tracer) for x in seen)
     assert traced
     assert not concrete
 

@@ -812,21 +812,21 @@ BUGS = [
     ),
     # what is packed, what is compiled, what is shared
     Bug(
-        "core/_packed.py",
+        "core/_layout.py",
         "        if self.padding:\n",
         "        if False:\n",
         "",
         "tests/core/test_packed.py",
     ),
     Bug(
-        "core/_packed.py",
+        "core/_layout.py",
         "if any(x != leaves[0] for x in leaves):",
         "if False:",
         "",
         "tests/core/test_packed.py",
     ),
     Bug(
-        "core/_packed.py",
+        "core/_pack.py",
         "members.sort(key=lambda i:",
         "leaves.sort(key=jnp.size) or members.sort(key=lambda i:",
         "adam",
