@@ -65,6 +65,12 @@ class Packed:
     def __getitem__(self, key: Any) -> Any:
         return self.unpack()[key]
 
+    def __contains__(self, key: Any) -> bool:
+        return key in as_shapes(self)
+
+    def __iter__(self) -> Any:
+        return iter(self.unpack())
+
     def __repr__(self) -> str:
         inside = ", ".join(
             f"{name}: {getattr(x, 'dtype', x)}{list(getattr(x, 'shape', ()))}"

@@ -180,3 +180,20 @@ def test_names_in_a_state_show_the_tree():
     changed = gradtx.tree.set(state, mu=ones)
     assert jax.tree.structure(changed) == jax.tree.structure(state)
     assert_same(gradtx.tree.get(changed, "mu"), ones)
+
+
+def test_what_asks_a_tree_asks_a_packed_one():
+    packed = gradtx.pack(PARAMS)
+    assert "a" in packed
+    assert "z" not in packed
+    assert list(packed) == list(PARAMS)
+    assert [x.shape for x in gradtx.pack([jnp.ones(2), jnp.ones(3)])] == [(2,), (3,)]
+
+
+def test_gradients_of_each_example_are_clipped_alike():
+    grads = jax.tree.map(lambda p: jnp.stack([3 * p, 0.1 * p]), PARAMS)
+    packed = gradtx.pack(PARAMS)
+    tx = gradtx.differentially_private_aggregate(1.0, 0.0, key=0)
+    got, _ = tx.update(gradtx.pack(grads, like=packed), tx.init(packed), packed)
+    want, _ = tx.update(grads, tx.init(PARAMS), PARAMS)
+    assert_close(got.unpack(), want)

@@ -100,3 +100,16 @@ def test_the_state_is_reachable_by_link_name_inside_a_train_state():
     assert state.adamw.scale_by_adam.count == 2
     assert state[1][0] is state.adamw.scale_by_adam
     assert isinstance(state[1][0], gradtx.ScaleByAdamState)
+
+
+def test_packed_parameters_train_as_the_tree_does():
+    tx = gradtx.chain(gradtx.clip_by_global_norm(1.0), gradtx.adamw(1e-2))
+    state = TrainState.create(
+        apply_fn=lambda variables, x: MODEL.apply(
+            {"params": variables["params"].unpack()}, x
+        ),
+        params=gradtx.pack(_models.params()),
+        tx=tx,
+    )
+    trained = Trainer()(state)
+    _models.assert_close(trained.params.unpack(), _models.plain_loop(tx))
