@@ -143,7 +143,11 @@ def accumulate(
 
         def wait():
             kept = (mini_step, state.gradient_step, state.inner_opt_state)
-            return _zeros_of(emit, shown, (state, params)), kept, zero_count() + 1
+            return (
+                _zeros_of(emit, shown, (state, params)),
+                kept,
+                jnp.ones_like(mini_step),
+            )
 
         # float0 belongs to no branch: it goes around the condition
         moving = jax.tree.map(lambda g: dtype_of(g) != jax.dtypes.float0, updates)

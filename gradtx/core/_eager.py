@@ -18,6 +18,8 @@ import numpy as np
 from jax.extend.core import find_top_trace
 from jax.sharding import SingleDeviceSharding
 
+from gradtx.core._errors import GradtxError
+
 #: What `jit` takes besides arrays, and traces.
 _NUMBERS = (np.ndarray, np.generic, bool, int, float, complex)
 #: The type of the trace under which operations run at once.
@@ -65,10 +67,22 @@ def compiled_outside(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def wrapper(*args: Any) -> Any:
-        outside = not is_traced() and is_concrete(args)
-        return (jitted if outside else function)(*args)
+        if is_traced() or not is_concrete(args):
+            return function(*args)
+        return _called(jitted, *args)
 
     return wrapper
+
+
+def _called(jitted: Callable[..., Any], *args: Any) -> Any:
+    """Call a function under `jit`; errors of gradtx come out as they were raised."""
+    try:
+        return jitted(*args)
+    except GradtxError as error:
+        # JAX notes on every error that its own frames are hidden
+        notes = getattr(error, "__notes__", [])
+        error.__notes__ = [x for x in notes if "internal frames" not in x]
+        raise
 
 
 class _Jitted:
@@ -94,4 +108,4 @@ def compiled_once(key: Any, function: Callable[..., Any]) -> Callable[..., Any]:
             found = _SHARED[key] = _Jitted(function)
         return found
 
-    return lambda *args: shared().call(*args)
+    return lambda *args: _called(shared().call, *args)

@@ -32,9 +32,10 @@ _SCALES = {
     "float32": (2.0**-40, 2.0**100, 2.0**-80),
     "float64": (2.0**-350, 2.0**800, 2.0**-600),
 }
-# The squares of smaller leaves are summed in float64 where there is one, which needs no
-# second look: a conditional over 1,000 leaves doubled compile and call time. For larger
-# ones float32 is faster, 0.9 times the whole step of clip + AdamW.
+# Squares are summed in float64 where there is one, which needs no second look: a
+# conditional over 1,000 leaves doubled compile and call time, and puts them in memory.
+# For large leaves that are there anyway float32 is faster, 0.9 times the whole step of
+# clip + AdamW.
 _LARGE = 2**16
 
 
@@ -89,7 +90,9 @@ def global_norm(updates: Any, *, axis_name: AxisName | None = None) -> jax.Array
     return scaled_norm(updates, axis_name=axis_name).value
 
 
-def scaled_norm(tree: Any, *, axis_name: AxisName | None = None) -> ScaledNorm:
+def scaled_norm(
+    tree: Any, *, axis_name: AxisName | None = None, kept: bool = False
+) -> ScaledNorm:
     """Return the global norm of `tree` as a quotient that stays in range.
 
     The sum of squares is taken once; only where it leaves the safe range is it taken
@@ -98,6 +101,8 @@ def scaled_norm(tree: Any, *, axis_name: AxisName | None = None) -> ScaledNorm:
     Args:
       tree: the updates, as in `global_norm`.
       axis_name: as in `global_norm`.
+      kept: whether the leaves are in memory anyway, as gradients are. What is computed
+        for its norm alone should not be put there.
     """
     check_axes(axis_name)
     leaves = [x for x in jax.tree.leaves(tree) if bits(x)]
@@ -115,7 +120,8 @@ def scaled_norm(tree: Any, *, axis_name: AxisName | None = None) -> ScaledNorm:
         return _root(add_up(parts, axis_name))
 
     doubles = fits_float64(dtype)
-    if doubles and size(leaves) < _LARGE * len(leaves):
+    large = kept and size(leaves) >= _LARGE * len(leaves)
+    if doubles and not large:
         return in_float64()
     low, up, down = _SCALES[jnp.dtype(dtype).name]
     plain = root(None)

@@ -111,7 +111,7 @@ def clip_by_global_norm(max_norm: Numeric, *, axis_name: AxisName | None = None)
         return ClipByGlobalNormState(zero_norm(params, axis_name=axis_name))
 
     def update(updates, state, params=None, **extra):
-        root, scale = whole = scaled_norm(updates, axis_name=axis_name)
+        root, scale = whole = scaled_norm(updates, axis_name=axis_name, kept=True)
         norm = whole.bounded
         limit = jnp.asarray(max_norm).astype(root.dtype)
         fits = norm < limit
