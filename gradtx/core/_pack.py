@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -110,11 +110,18 @@ def _joined(group: Group, leaves: list[Any], sharding: Any) -> Any:
     if group.whole or is_traced():
         made = group.join(leaves)
     else:
-        made = _compiled_join(group, leaves)
+        rows = [*leaves, jnp.zeros(group.padding, dtype_of(leaves[0]))]
+        while len(rows) > 1:
+            rows = [_laid(rows[i : i + _MOST]) for i in range(0, len(rows), _MOST)]
+        made = rows[0]
     # under a trace the type alone says how an array is sharded
     return made if sharding is None or is_traced() else jax.device_put(made, sharding)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _compiled_join(group: Group, leaves: list[Any]) -> Any:
-    return group.join(leaves)
+#: Operands of one concatenation: XLA's time to compile it grows with their square.
+_MOST = 128
+
+
+@jax.jit
+def _laid(rows: list[Any]) -> jax.Array:
+    return lax.concatenate([x.reshape(-1) for x in rows], 0)
