@@ -77,3 +77,13 @@ def test_packed_program_does_not_grow_with_leaves(name):
         assert found.instructions <= budgets.PACKED_INSTRUCTIONS
         assert found.bytes <= allowed.bytes * budgets.ROUNDING
         assert found.temporaries <= 4 * budgets.SMALL + budgets.SCALARS / count(shapes)
+
+
+def test_program_grows_with_leaves_and_not_with_their_square():
+    sizes = {}
+    for leaves in (24, 96):
+        shapes = {f"w{index:02}": (16, 8) for index in range(leaves)}
+        step = step_on("gradtx", "clip_adamw", tuple(shapes.items()))
+        found = traffic(step.lower().compile(), count(shapes))
+        sizes[leaves] = found.instructions
+    assert sizes[96] <= 4.2 * sizes[24]

@@ -140,6 +140,7 @@ def test_arrays_on_several_devices_keep_their_sharding():
     params = jax.device_put({"w": jnp.ones((4, 2))}, rows)
     tx = gradtx.adam(1e-3)
     state = tx.init(params)
+    assert state[0].mu["w"].sharding.is_equivalent_to(rows, 2)
     updates, state = tx.update(params, state, params)
     assert updates["w"].sharding.is_equivalent_to(rows, 2)
     assert state[0].nu["w"].sharding.is_equivalent_to(rows, 2)

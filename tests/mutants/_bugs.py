@@ -857,7 +857,7 @@ BUGS = [
         "lax.optimization_barrier(jnp.stack(parts))",
         "jnp.stack(parts)",
         "",
-        "tests/benchmarks/test_budgets.py",
+        "tests/core/test_norms.py",
     ),
     Bug(
         "matrix/_gram.py",
