@@ -32,19 +32,13 @@ class Step(NamedTuple):
         return self.function.lower(self.params, self.state, self.params)
 
 
-def has_packing() -> bool:
-    """Say whether this gradtx can hold parameters in flat buffers."""
-    return hasattr(gradtx, "pack")
-
-
 def subjects(name: str = "") -> tuple[str, ...]:
     """Return the names of the JAX subjects that there are.
 
     Args:
       name: an optimizer; one that looks at shapes is no subject where they are gone.
     """
-    packed = has_packing() and name not in SHAPED
-    return tuple(s for s in JAX_SUBJECTS if packed or s != "gradtx packed")
+    return tuple(s for s in JAX_SUBJECTS if name not in SHAPED or s != "gradtx packed")
 
 
 def parts(

@@ -46,10 +46,13 @@ class Group:
         for x, shape in zip(leaves, self.shapes, strict=True):
             inner = (1, *shape) if self.whole else (math.prod(shape),)
             rows.append(x.reshape(*batch, *inner))
-        if dtype_of(leaves[0]) == jax.dtypes.float0:
-            return np.concatenate(rows, axis=len(batch))
+        # `float0` is a dtype of NumPy's
+        outside = dtype_of(leaves[0]) == jax.dtypes.float0
         if self.padding:
-            rows.append(jnp.zeros((*batch, self.padding), dtype_of(leaves[0])))
+            zeros = (np if outside else jnp).zeros
+            rows.append(zeros((*batch, self.padding), dtype_of(leaves[0])))
+        if outside:
+            return np.concatenate(rows, axis=len(batch))
         return rows[0] if len(rows) == 1 else lax.concatenate(rows, len(batch))
 
     @functools.cached_property

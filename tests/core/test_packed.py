@@ -135,6 +135,8 @@ def test_float0_gradients_and_integer_leaves():
     np.testing.assert_array_equal(moved["m"], params["m"])
     assert (moved["w"] < 1).all()
     assert updates["n"].dtype == jax.dtypes.float0
+    again = gradtx.pack(grads.unpack(), like=packed)
+    assert jax.tree.map(jnp.shape, again) == jax.tree.map(jnp.shape, grads)
 
 
 def test_sharded_leaves_keep_their_sharding():
