@@ -136,7 +136,7 @@ def test_float0_gradients_and_integer_leaves():
     assert (moved["w"] < 1).all()
     assert updates["n"].dtype == jax.dtypes.float0
     again = gradtx.pack(grads.unpack(), like=packed)
-    assert jax.tree.map(jnp.shape, again) == jax.tree.map(jnp.shape, grads)
+    assert [x.shape for x in jax.tree.leaves(again)] == [(64,)] * 2
 
 
 def test_sharded_leaves_keep_their_sharding():
