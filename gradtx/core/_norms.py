@@ -35,8 +35,8 @@ _SCALES = {
 # Squares are summed in float64 where there is one, which needs no second look: a
 # conditional over 1,000 leaves doubled compile and call time, and puts them in memory.
 # For large leaves that are there anyway float32 is faster, 0.9 times the whole step of
-# clip + AdamW.
-_LARGE = 2**16
+# clip + AdamW, and so it is for few.
+_LARGE, _FEW = 2**16, 16
 
 
 class ScaledNorm(NamedTuple):
@@ -120,8 +120,8 @@ def scaled_norm(
         return _root(add_up(parts, axis_name))
 
     doubles = fits_float64(dtype)
-    large = kept and size(leaves) >= _LARGE * len(leaves)
-    if doubles and not large:
+    cheap = len(leaves) <= _FEW or size(leaves) >= _LARGE * len(leaves)
+    if doubles and not (kept and cheap):
         return in_float64()
     low, up, down = _SCALES[jnp.dtype(dtype).name]
     plain = root(None)
