@@ -15,7 +15,6 @@ from gradtx.core import (
     MaskOrFn,
     as_shapes,
     as_transformation,
-    has_packed,
     path_of,
     repack,
     resolve_mask,
@@ -135,7 +134,7 @@ def selective_transform(optimizer: Link, *, freeze_mask: MaskOrFn):
 
 
 def _labels(param_labels: Any, tree: Any, known: Mapping[Hashable, Any]) -> Any:
-    seen = as_shapes(tree) if has_packed(tree) else tree
+    seen = as_shapes(tree)
     labels = param_labels(seen) if callable(param_labels) else param_labels
     spread = spread_prefix(labels, seen, "labels")
     for path, label in jax.tree_util.tree_leaves_with_path(spread):

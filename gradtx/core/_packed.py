@@ -153,6 +153,8 @@ def repack(tree: Any, like: Any) -> Any:
 
 
 def as_shapes(tree: Any) -> Any:
-    """Return the shapes and dtypes of `tree`, unpacked; nothing is computed."""
+    """Return the shapes and dtypes of `tree`, unpacked; itself if nothing is packed."""
+    if not has_packed(tree):
+        return tree
     shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype) if is_array(x) else x
     return unpack(jax.tree.map(shape, tree))

@@ -13,7 +13,7 @@ from jax.core import Tracer
 
 from gradtx.core import _call
 from gradtx.core._errors import ArgumentError
-from gradtx.core._packed import as_shapes, has_packed, repack, unpack
+from gradtx.core._packed import as_shapes, repack, unpack
 from gradtx.core._tree import EveryParam, shape_of
 
 P = ParamSpec("P")
@@ -202,7 +202,7 @@ def resolve_mask(mask: Any, tree: Any) -> Any:
     """
     if isinstance(tree, EveryParam):
         return tree
-    seen = as_shapes(tree) if has_packed(tree) else tree
+    seen = as_shapes(tree)
     leaves = jax.tree.leaves(mask)
     if callable(mask) and all(
         map(callable, leaves)
