@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
+
+from benchmarks._options import Options
+from benchmarks._trees import TREES
 
 RATE = 1e-3
 
@@ -86,3 +90,14 @@ def suits(name: str, tree: str, size: str) -> bool:
             tree == "layers" or (tree == "mlp" and size != "quick")
         )
     return True
+
+
+def cases(options: Options) -> Iterator[tuple[str, str]]:
+    """Yield each tree and optimizer of a run that measures one step."""
+    usual = ("sgd", "adamw", "clip_adamw", "muon")
+    for tree in options.pick("trees", *[tuple(TREES)] * 3):
+        for name in options.pick(
+            "optimizers", ("clip_adamw", "muon"), usual, OPTIMIZERS
+        ):
+            if suits(name, tree, options.size):
+                yield tree, name

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from benchmarks import _subjects
-from benchmarks._optimizers import MINIMAL, OPTIMIZERS, suits
+from benchmarks._optimizers import MINIMAL, cases
 from benchmarks._options import Options, Row
 from benchmarks._traffic import traffic
-from benchmarks._trees import TREES, count, shapes
+from benchmarks._trees import count, shapes
 
 TITLE = "Programs"
 NOTE = "What the compiled step does, from its text; nothing here is timed."
 
-CASES = ("sgd", "adamw", "clip_adamw", "muon")
 UNITS = {
     "bytes": "bytes per parameter",
     "passes": "passes over the parameters",
@@ -25,11 +24,8 @@ UNITS = {
 def run(options: Options) -> list[Row]:
     """Compile every subject's step and read what it does."""
     rows: list[Row] = []
-    for tree in options.pick("trees", *[tuple(TREES)] * 3):
-        quick = ("clip_adamw", "muon")
-        for name in options.pick("optimizers", quick, CASES, OPTIMIZERS):
-            if suits(name, tree, options.size):
-                rows += _case(options.size, tree, name)
+    for tree, name in cases(options):
+        rows += _case(options.size, tree, name)
     return rows
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import gc
 
 from benchmarks import _limit, _subjects, _torch
-from benchmarks._optimizers import OPTIMIZERS, suits
+from benchmarks._optimizers import cases
 from benchmarks._options import Options, Row
 from benchmarks._timing import Contestant, interleaved, median, ratio
-from benchmarks._trees import TREES, arrays, count, shapes
+from benchmarks._trees import arrays, count, shapes
 
 TITLE = "Step time"
-
-CASES = ("sgd", "adamw", "clip_adamw", "muon")
 
 
 def note() -> str:
@@ -26,11 +24,8 @@ def note() -> str:
 def run(options: Options) -> list[Row]:
     """Time a step of every subject on every tree with every optimizer."""
     rows: list[Row] = []
-    for tree in options.pick("trees", *[tuple(TREES)] * 3):
-        quick = ("clip_adamw", "muon")
-        for name in options.pick("optimizers", quick, CASES, OPTIMIZERS):
-            if suits(name, tree, options.size):
-                rows += _case(options, tree, name)
+    for tree, name in cases(options):
+        rows += _case(options, tree, name)
     return rows
 
 
