@@ -64,6 +64,10 @@ from gradtx.core._errors import (
     ShapeError as ShapeError,
     TreeMismatchError as TreeMismatchError,
 )
+from gradtx.core._fields import (
+    Field as Field,
+    fields as fields,
+)
 from gradtx.core._keys import (
     as_key as as_key,
     key_data as key_data,
