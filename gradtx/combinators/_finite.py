@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from gradtx.core import (
     Flag,
     Inner,
     Link,
+    Reading,
     all_max,
     as_transformation,
     bits,
@@ -42,7 +43,7 @@ class ApplyIfFiniteState(NamedTuple):
 
     notfinite_count: Count
     last_finite: Flag
-    total_notfinite: Count
+    total_notfinite: Annotated[Count, Reading("skipped_updates")]
     inner_state: Inner
 
 

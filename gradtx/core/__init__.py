@@ -24,6 +24,7 @@ from gradtx.core._chain import (
     chain as chain,
     is_chain_state as is_chain_state,
     link_names as link_names,
+    links_of as links_of,
     named_chain as named_chain,
 )
 from gradtx.core._checks import (
@@ -126,8 +127,10 @@ from gradtx.core._roles import (
     Key as Key,
     Measured as Measured,
     PerParam as PerParam,
+    Reading as Reading,
     Role as Role,
     Scalar as Scalar,
+    readings as readings,
     roles as roles,
 )
 from gradtx.core._schedule import (

@@ -105,7 +105,16 @@ def _composed(names: Sequence[str], links: Sequence[GradientTransformation]) -> 
             made.append(new)
         return updates, make(*made)
 
+    update.links = tuple(links)  # what wraps `update` keeps it: see `links_of`
     return init, update
+
+
+def links_of(tx: GradientTransformation) -> tuple[GradientTransformation, ...]:
+    """Return the links of a chain, also of one under a name, such as `adam(1e-3)`.
+
+    Its state is a tuple of theirs, in this order. What is no chain has none.
+    """
+    return getattr(tx.update, "links", ())
 
 
 class _Lookup:

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import jax
 
 from gradtx.core._chain import is_chain_state
-from gradtx.core._roles import Role, roles
+from gradtx.core._roles import Role, readings, roles
+
+_RATES = ("step_size", "learning_rate")
 
 
 class Field(NamedTuple):
@@ -23,6 +25,8 @@ class Field(NamedTuple):
       state: the name of the state's class; empty for what lies in no named tuple.
       name: the name of the field; empty for what lies in no named tuple.
       value: what it holds: an array, or a pytree that may be `Packed`.
+      reading: the name of the metric that it is; empty for most. A scalar called
+        `step_size` or `learning_rate` is a learning rate in any state.
     """
 
     path: str
@@ -31,6 +35,7 @@ class Field(NamedTuple):
     state: str
     name: str
     value: Any
+    reading: str = ""
 
 
 def fields(state: Any) -> list[Field]:
@@ -57,13 +62,15 @@ def _fields(node: Any, path: str, link: str) -> Iterator[Field]:
         for name, value in zip(node._fields, node, strict=True):
             yield from _fields(value, _joined(path, name), name)
     elif _is_named(node):
-        kinds, cls = roles(node), type(node).__name__
+        kinds, cls, told = roles(node), type(node).__name__, readings(node)
         for name, value in zip(node._fields, node, strict=True):
             role, here = kinds.get(name), _joined(path, name)
             if role is Role.INNER or (role is None and _holds_states(value)):
                 yield from _fields(value, here, link)
             else:
-                yield Field(here, role, link, cls, name, value)
+                number = role in (Role.SCALAR, None) and name in _RATES
+                reading = told.get(name, "learning_rate" if number else "")
+                yield Field(here, role, link, cls, name, value, reading)
     elif isinstance(node, Mapping):
         for key, value in node.items():
             yield from _fields(value, _joined(path, key), link)

@@ -28,6 +28,19 @@ class Role(enum.Enum):
     MEASURED = "measured"  #: what was measured: of any structure, and read by no update
 
 
+class Reading(NamedTuple):
+    """Says that a scalar field is worth watching, and under which name.
+
+    `norm: Annotated[Scalar, Reading("gradient_norm")]` makes it a metric of
+    `gradtx.telemetry`, whatever optimizer the state belongs to.
+
+    Attributes:
+      name: the name of the metric.
+    """
+
+    name: str
+
+
 Count: TypeAlias = Annotated[jax.Array, Role.COUNT]
 Scalar: TypeAlias = Annotated[jax.Array, Role.SCALAR]
 Flag: TypeAlias = Annotated[jax.Array, Role.FLAG]
@@ -54,11 +67,27 @@ def roles(state: Any) -> dict[str, Role]:
       >>> gradtx.roles(gradtx.ScaleByAdamState)["nu"]
       <Role.PER_PARAM: 'per_param'>
     """
-    return dict(_roles(state if isinstance(state, type) else type(state)))
+    return dict(_notes(state if isinstance(state, type) else type(state), Role))
+
+
+def readings(state: Any) -> dict[str, str]:
+    """Return the names of the metrics that fields of a state are, by field name.
+
+    Args:
+      state: a state or its class.
+
+    Example:
+      >>> import gradtx
+      >>> gradtx.core.readings(gradtx.ClipByGlobalNormState)["norm"]
+      'gradient_norm'
+    """
+    found = _notes(state if isinstance(state, type) else type(state), Reading)
+    return {field: note.name for field, note in found.items()}
 
 
 @functools.cache
-def _roles(cls: type) -> dict[str, Role]:
+def _notes(cls: type, kind: type) -> dict[str, Any]:
+    """Return what annotations say of the fields of a class, in notes of one kind."""
     try:
         hints = typing.get_type_hints(cls, include_extras=True)
     except (
@@ -69,6 +98,6 @@ def _roles(cls: type) -> dict[str, Role]:
     found = {}
     for field in getattr(cls, "_fields", ()):
         for note in getattr(hints.get(field), "__metadata__", ()):
-            if isinstance(note, Role):
+            if isinstance(note, kind):
                 found[field] = note
     return found

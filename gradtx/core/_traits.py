@@ -54,6 +54,7 @@ class Traits:
       form: what `update` takes: `"gradients"`, `"examples"` (one gradient per example,
         along a leading axis), `"pairs"` (gradients at `params.fast`), or `"any"` where
         only a run can tell, so that nothing is compared with the parameters.
+      reduces: whether it turns each device's own gradients into one of all devices.
       shaped: whether it looks at the shapes or paths of leaves, so that it must see the
         tree in place of a `Packed`. What reaches over its leaf always does.
       ulps: the number of units in the last place, of a leaf's largest element, by which
@@ -71,6 +72,7 @@ class Traits:
     complex: bool = True
     scale_free: bool = False
     form: Form = "gradients"
+    reduces: bool = False
     shaped: bool = False
     ulps: int = 16
     exempt: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
@@ -114,6 +116,7 @@ def _both(a: Traits, b: Traits) -> Traits:
         stochastic=a.stochastic or b.stochastic,
         complex=a.complex and b.complex,
         form=b.form if a.form == "gradients" else a.form,
+        reduces=a.reduces or b.reduces,
         shaped=a.shaped or b.shaped,
         ulps=max(a.ulps, b.ulps),
         exempt={**a.exempt, **b.exempt},

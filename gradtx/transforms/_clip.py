@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,9 @@ from gradtx.core import (
     ArgumentError,
     AxisName,
     EmptyState,
+    Flag,
     Numeric,
+    Reading,
     Scalar,
     ShapeError,
     cast,
@@ -37,9 +39,11 @@ class ClipByGlobalNormState(NamedTuple):
 
     Attributes:
       norm: the global norm of the last updates, before clipping; 0 before the first.
+      clipped: whether they were longer than `max_norm`.
     """
 
-    norm: Scalar
+    norm: Annotated[Scalar, Reading("gradient_norm")]
+    clipped: Annotated[Flag, Reading("clipped")]
 
 
 _LEAVE_OUT = "To switch clipping off, leave the link out of the chain."
@@ -108,7 +112,8 @@ def clip_by_global_norm(max_norm: Numeric, *, axis_name: AxisName | None = None)
     check_positive(_LEAVE_OUT, max_norm=max_norm)
 
     def init(params):
-        return ClipByGlobalNormState(zero_norm(params, axis_name=axis_name))
+        norm = zero_norm(params, axis_name=axis_name)
+        return ClipByGlobalNormState(norm, norm > 0)
 
     def update(updates, state, params=None, **extra):
         root, scale = whole = scaled_norm(updates, axis_name=axis_name, kept=True)
@@ -124,7 +129,7 @@ def clip_by_global_norm(max_norm: Numeric, *, axis_name: AxisName | None = None)
             return g * first * second
 
         updates = map_leaves(leaf, updates, first=first, second=second)
-        return updates, ClipByGlobalNormState(cast(norm, jnp.float32))
+        return updates, ClipByGlobalNormState(cast(norm, jnp.float32), norm > limit)
 
     return init, update
 

@@ -13,6 +13,7 @@ from gradtx.core import (
     ArgumentError,
     Role,
     dtype_of,
+    fields,
     has_packed,
     is_chain_state,
     repack,
@@ -201,10 +202,9 @@ def learning_rates(state: Any) -> dict[str, jax.Array]:
       state: as in `learning_rate`.
     """
     return {
-        _shown(path): value
-        for key in ("step_size", "learning_rate")
-        for path, value in _walk((), state, key)
-        if isinstance(path[-1], NamedTupleKey) and jnp.ndim(value) == 0
+        field.path: field.value
+        for field in fields(state)
+        if field.reading == "learning_rate" and jnp.ndim(field.value) == 0
     }
 
 
