@@ -52,6 +52,11 @@ from gradtx.core._describe import (
     describe as describe,
     hyperparameters as hyperparameters,
 )
+from gradtx.core._drawing import (
+    LineEnd as LineEnd,
+    label_ends as label_ends,
+    new_figure as new_figure,
+)
 from gradtx.core._elsewhere import (
     shown_here as shown_here,
 )
@@ -89,6 +94,7 @@ from gradtx.core._norms import (
     ScaledNorm as ScaledNorm,
     global_norm as global_norm,
     leaf_norm as leaf_norm,
+    leaf_sums as leaf_sums,
     mean_square as mean_square,
     scaled_norm as scaled_norm,
     zero_norm as zero_norm,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,11 +11,18 @@ import jax.numpy as jnp
 from jax import lax
 
 from gradtx.core._call import dtype_of
-from gradtx.core._collectives import all_max, all_sum, check_axes
+from gradtx.core._collectives import (
+    all_max,
+    all_sum,
+    check_axes,
+    varies_over,
+    varying_like,
+)
 from gradtx.core._numerics import (
     abs_sq,
     bits,
     capped_abs_sq,
+    cast,
     real_dtype,
     widened,
     working,
@@ -190,6 +198,61 @@ def mean_square(x: jax.Array, axis: int) -> jax.Array:
     # divided first: the sum of the largest numbers would overflow
     squares = jnp.minimum(capped_abs_sq(x), most) / x.shape[axis]
     return jnp.minimum(jnp.sum(squares, axis=axis), most)
+
+
+def leaf_sums(
+    arrays: Sequence[jax.Array],
+    pairs: Sequence[tuple[jax.Array, jax.Array]] = (),
+    *,
+    axis_name: AxisName | None = None,
+) -> jax.Array:
+    """Return what can be summed of one leaf of several trees, in one pass over them.
+
+    Sums over one shape are taken together, so that no array is computed or read twice.
+
+    Args:
+      arrays: one leaf of each tree, in 32 bits or more.
+      pairs: leaves to multiply with one another; the two of a pair have one shape.
+      axis_name: mapped axes over which the leaves are sharded.
+
+    Returns:
+      float32 numbers: the norm of each array, how many elements of each are not
+      finite, and the inner product of each pair.
+    """
+    check_axes(axis_name)
+    doubles = all(fits_float64(real_dtype(x.dtype)) for x in arrays)
+    if not doubles:
+        norms = [leaf_norm(x, axis_name=axis_name).value for x in arrays]
+        sums = [jnp.sum(~jnp.isfinite(x)).astype(jnp.float32) for x in arrays]
+        sums += [cast(jnp.sum(jnp.real(a * b.conj())), jnp.float32) for a, b in pairs]
+        sums = [all_sum(x, axis_name) for x in sums]
+        return jnp.stack([*(cast(x, jnp.float32) for x in norms), *sums])
+    with jax.enable_x64(True):
+        wide = lambda x: [
+            lax.convert_element_type(part, jnp.float64)
+            for part in ((x.real, x.imag) if jnp.iscomplexobj(x) else (x,))
+        ]
+        product = lambda a, b: functools.reduce(
+            jnp.add, [x * y for x, y in zip(wide(a), wide(b), strict=True)]
+        )
+        terms = [product(x, x) for x in arrays]
+        terms += [
+            lax.convert_element_type(~jnp.isfinite(x), jnp.float64) for x in arrays
+        ]
+        terms += [product(a, b) for a, b in pairs]
+        together: dict[Any, list[int]] = {}
+        for i, x in enumerate(terms):
+            together.setdefault((x.shape, varies_over(x)), []).append(i)
+        sums = list(terms)
+        for (shape, _), places in together.items():
+            parts = [terms[i] for i in places]
+            zeros = [varying_like(x, jnp.zeros((), jnp.float64)) for x in parts]
+            plus = lambda a, b: [x + y for x, y in zip(a, b, strict=True)]
+            made = lax.reduce(parts, zeros, plus, tuple(range(len(shape))))
+            for i, total in zip(places, made, strict=True):
+                sums[i] = all_sum(total, axis_name)
+        sums[: len(arrays)] = [jnp.sqrt(x) for x in sums[: len(arrays)]]
+        return jnp.stack([cast(x, jnp.float32) for x in sums])
 
 
 def _sum_of_squares(x: Any, scale: jax.Array | None) -> jax.Array:

@@ -103,7 +103,8 @@ def joined(traits: Iterable[Traits]) -> Traits:
     """Return the traits of transformations that are applied together.
 
     All that one needs is needed, the farthest reach is that of all, and what one cannot
-    do, all cannot. Freedom from scale is no property of parts: it must be declared.
+    do, all cannot. Freedom from scale and reduction over devices are no properties of
+    parts: they must be declared.
     """
     return functools.reduce(_both, traits, Traits())
 
@@ -116,7 +117,6 @@ def _both(a: Traits, b: Traits) -> Traits:
         stochastic=a.stochastic or b.stochastic,
         complex=a.complex and b.complex,
         form=b.form if a.form == "gradients" else a.form,
-        reduces=a.reduces or b.reduces,
         shaped=a.shaped or b.shaped,
         ulps=max(a.ulps, b.ulps),
         exempt={**a.exempt, **b.exempt},

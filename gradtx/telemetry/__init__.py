@@ -10,3 +10,13 @@ from gradtx.telemetry._metrics import (
     Name as Name,
     parse as parse,
 )
+from gradtx.telemetry._observe import (
+    ObserveState as ObserveState,
+    observe as observe,
+)
+from gradtx.telemetry._read import (
+    collect as collect,
+    named as named,
+    names as names,
+    read as read,
+)

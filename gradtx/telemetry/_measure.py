@@ -1,0 +1,304 @@
+"""Measure trees leaf by leaf, each in one pass: norms, counts, magnitudes."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from gradtx.core import (
+    AxisName,
+    after,
+    all_max,
+    as_shapes,
+    bits,
+    cast,
+    leaf_sums,
+    unpack,
+    varying_axes,
+    working,
+)
+from gradtx.telemetry._histogram import BINS
+from gradtx.telemetry._rows import Rows, paths_of
+from gradtx.telemetry._sample import counts_of, quantiles, sample
+
+#: The shares of elements that lie below the percentiles that are reported.
+SHARES = (0.1, 0.5, 0.9)
+#: What trees are called in the names of metrics.
+_NAMES = {"grads": "gradient", "updates": "update", "params": "param"}
+
+
+class Plan(NamedTuple):
+    """What to measure.
+
+    Attributes:
+      rows: the rows of every table.
+      effective: whether to measure effective learning rates.
+      histograms: whether to keep counts by magnitude.
+      replicas: mapped axes over which each device has gradients of its own.
+      axis_name: mapped axes over which leaves are sharded.
+    """
+
+    rows: Rows
+    effective: bool
+    histograms: bool
+    replicas: AxisName | None
+    axis_name: AxisName | None
+
+
+def measured(plan: Plan, **trees: Any) -> tuple[dict[str, Any], jax.Array]:
+    """Return what a plan asks for of trees of one structure, and a number to wait for.
+
+    Args:
+      plan: what to measure.
+      **trees: `grads` and `updates`; `params`, `previous` gradients and each device's
+        `local` gradients where there are any.
+
+    Returns:
+      Arrays by name, and 0 once all are there.
+    """
+
+    ratio = ["effective"] if plan.effective else []
+    kinds = [*ratio, *(k for k in _NAMES if k in trees and plan.histograms)]
+
+    def samples(row: Mapping[str, jax.Array]) -> list[jax.Array]:
+        found = []
+        g, u = row["grads"], row["updates"]
+        if plan.effective:
+            size = jnp.abs(sample(g))
+            # one gradient per example has no such ratio
+            ratio = jnp.abs(sample(u)) if g.shape == u.shape else size * jnp.nan
+            usable = (size > 0) & jnp.isfinite(size)
+            found.append(ratio / jnp.where(usable, size, jnp.nan))
+        return found + [jnp.abs(sample(row[k])) for k in kinds if k in row]
+
+    pairs = [("grads", "previous")] if "previous" in trees else []
+    leaves = {name: _numbers(tree) for name, tree in trees.items()}
+    table, counts, token = _each(plan, leaves, kinds, samples, pairs)
+    if plan.replicas is not None and "params" in leaves:
+        drift = [_apart(working(p), plan.replicas) for p in leaves["params"]]
+        drift = [cast(all_max(x, plan.axis_name), jnp.float32) for x in drift]
+        table["drift"] = jnp.stack([*drift, jnp.zeros(())])[:-1]
+    return _tables(plan, table, counts, frozenset(trees)), token
+
+
+def measured_moments(plan: Plan, trees: Mapping[str, Any]) -> dict[str, Any]:
+    """Return norms, root mean squares and magnitudes of what a state keeps.
+
+    Args:
+      plan: what to measure.
+      trees: by name, trees of arrays that lie at paths of the parameters. Of others,
+        such as factored ones, only the first row is filled. The norm of a row of which
+        nothing is kept is −1.
+    """
+    made: dict[str, Any] = {"moment_norm": {}, "moment_rms": {}}
+    made |= {"moment_histogram": {}} if plan.histograms else {}
+    by_paths: dict[tuple[str, ...], dict[str, Any]] = {}
+    for name, tree in trees.items():
+        by_paths.setdefault(paths_of(tree), {})[name] = tree
+    for paths, together in by_paths.items():
+        leaves = {name: _numbers(tree) for name, tree in together.items()}
+        kinds = list(leaves) if plan.histograms else []
+        samples = lambda row, kinds=kinds: [jnp.abs(sample(row[k])) for k in kinds]
+        table, counts, _ = _each(plan, leaves, kinds, samples, [])
+        for name, arrays in leaves.items():
+            sizes = jnp.array([x.size for x in arrays], jnp.float32)
+            norms = _rows_of_some(
+                plan.rows.norms, plan.rows, paths, table[f"{name} norm"]
+            )
+            sizes = _rows_of_some(plan.rows.sums, plan.rows, paths, sizes)
+            made["moment_norm"][name] = jnp.where(sizes > 0, norms, -1)
+            made["moment_rms"][name] = norms / jnp.sqrt(jnp.maximum(sizes, 1))
+            if plan.histograms:
+                sums = plan.rows.whole.sums
+                found = _rows_of_some(sums, plan.rows, paths, counts[name])
+                made["moment_histogram"][name] = found
+    return made
+
+
+def _rows_of_some(
+    reduce: Callable[[jax.Array], jax.Array],
+    rows: Rows,
+    paths: Sequence[str],
+    column: jax.Array,
+) -> jax.Array:
+    """Return numbers of all rows from those of some leaves; of other rows 0.
+
+    Args:
+      reduce: makes rows of numbers of all leaves.
+      rows: the rows.
+      paths: of the leaves. Where they are none of the parameters', the first row alone
+        can be told.
+      column: a number, or several, for each of them.
+    """
+    places = {path: i for i, path in enumerate(rows.leaves_in_order)}
+    if set(paths) <= places.keys():
+        zeros = jnp.zeros((len(places), *column.shape[1:]))
+        where = jnp.array([places[path] for path in paths], jnp.int32)
+        return reduce(zeros.at[where].set(column))
+    zeros = jnp.zeros((len(places), *column.shape[1:]))
+    like = reduce(zeros)
+    alone = Rows((), (), (), np.ones((1, len(paths)), bool), False)
+    whole = alone.norms(column) if reduce == rows.norms else alone.sums(column)
+    return like.at[:1].set(whole)
+
+
+def nothing_measured(plan: Plan, params: Any, successive: bool) -> dict[str, Any]:
+    """Return zeros of the types of what `measured` finds of gradients of `params`."""
+    # no axis is mapped where a state is made
+    alone = plan._replace(replicas=None, axis_name=None)
+    trees = {"grads": params, "updates": params, "params": params}
+    trees |= {"previous": params} if successive else {}
+    found = _zeros(lambda trees: measured(alone, **trees)[0], trees)
+    if plan.replicas is not None:
+        found |= {"replica_drift": found["param_norm"], "pair": jnp.zeros(2)}
+    return found
+
+
+def nothing_kept(plan: Plan, trees: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `measured_moments` finds of `trees` full of zeros."""
+    found = _zeros(
+        lambda trees: measured_moments(plan._replace(axis_name=None), trees),
+        dict(trees),
+    )
+    for name, tree in trees.items():
+        sizes = jnp.array([x.size for x in _numbers(tree)], jnp.float32)
+        sizes = _rows_of_some(plan.rows.sums, plan.rows, paths_of(tree), sizes)
+        found["moment_norm"][name] = jnp.where(sizes > 0, 0.0, -1.0)
+    return found
+
+
+def _each(
+    plan: Plan,
+    leaves: Mapping[str, Sequence[Any]],
+    kinds: Sequence[str],
+    samples: Callable[[Mapping[str, jax.Array]], list[jax.Array]],
+    pairs: Sequence[tuple[str, str]],
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array], jax.Array]:
+    """Measure row by row of leaves, each in one pass over memory.
+
+    They are measured one after the other, so that what one needs in memory is free
+    before the next needs it.
+
+    Args:
+      plan: what to measure.
+      leaves: the leaves of each tree, by its name.
+      kinds: what `samples` returns, in its order.
+      samples: returns magnitudes of some elements of one leaf of each tree.
+      pairs: names of trees of which to take inner products.
+
+    Returns:
+      Columns of one number a leaf, counts by magnitude of each kind and leaf, and 0
+      once all are there.
+    """
+    names = list(leaves)
+
+    def one(token: jax.Array, *row: Any) -> Any:
+        row = [after(working(x), token) for x in row]
+        named = dict(zip(names, row, strict=True))
+        dots = [(named[a], named[b]) for a, b in pairs]
+        numbers = leaf_sums(row, dots, axis_name=plan.axis_name)
+        found = [cast(x, jnp.float32) for x in samples(named)]
+        found = jnp.concatenate(found) if found else jnp.zeros(0)
+        token = numbers[2 * len(row) - 1]  # a count: never NaN
+        return numbers, found, token
+
+    if len(next(iter(leaves.values()), ())) > 1:
+        one = jax.jit(one)  # traced once for each type of leaf
+    token, numbers, found = jnp.zeros(()), [], []
+    for row in zip(*leaves.values(), strict=True):
+        made, some, token = one(token, *row)
+        numbers.append(made)
+        found.append(some)
+    columns = [f"{n} norm" for n in names] + [f"{n} nonfinite" for n in names]
+    columns += [f"{a} {b}" for a, b in pairs]
+    stacked = jnp.stack(numbers, 1) if numbers else jnp.zeros((len(columns), 0))
+    table = dict(zip(columns, stacked, strict=True))
+    sizes = [x.size for x in next(iter(leaves.values()), ())]
+    counts = counts_of(found, sizes, len(kinds), plan.axis_name) if kinds else ()
+    return table, dict(zip(kinds, counts, strict=True)), token
+
+
+def _tables(
+    plan: Plan,
+    table: Mapping[str, jax.Array],
+    counts: Mapping[str, jax.Array],
+    given: frozenset[str],
+) -> dict[str, Any]:
+    """Return the metrics of all rows, from what was found of each leaf."""
+    rows, made = plan.rows, {}
+    nothing = jnp.full(rows.count, jnp.nan, jnp.float32)
+    wrong = jnp.zeros(len(rows.leaves))
+    for kind, name in _NAMES.items():
+        if kind in given:
+            bad = table[f"{kind} nonfinite"]
+            made[f"{name}_norm"] = rows.norms(table[f"{kind} norm"])
+            made[f"{name}_nonfinite"] = rows.sums(bad)
+            wrong = wrong + bad
+        else:
+            made |= {f"{name}_norm": nothing, f"{name}_nonfinite": nothing}
+        if plan.histograms:
+            zeros = jnp.zeros((len(rows.leaves), BINS))
+            made[f"{name}_histogram"] = rows.whole.sums(counts.get(kind, zeros))
+    made["first_nonfinite"] = rows.first(wrong)
+    if plan.effective:
+        by_row = rows.sums(counts["effective"])
+        made["effective_learning_rate"] = quantiles(by_row, SHARES)
+        if plan.histograms:
+            whole = by_row[: len(rows.members)]
+            made["effective_learning_rate_histogram"] = whole
+    mean = made["gradient_norm"][0]
+    if "previous" in given:
+        before = rows.norms(table["previous norm"])[0]
+        # of the gradient before the first there is nothing to compare with
+        dot = jnp.where(before > 0, jnp.sum(table["grads previous"]), jnp.nan)
+        made["gradient_cosine"] = dot / mean / before
+        made["pair"] = jnp.stack([(mean * mean + before * before) / 2 - dot, dot])
+    if plan.replicas is not None:
+        there = "drift" in table
+        made["replica_drift"] = rows.largest(table["drift"]) if there else nothing
+        own = rows.norms(table["local norm"])[0]
+        made["pair"] = _between_devices(own, mean, plan.replicas)
+    return made
+
+
+def _between_devices(own: jax.Array, mean: jax.Array, replicas: AxisName) -> jax.Array:
+    """Return variance and squared mean of the gradient, from norms on each device.
+
+    Args:
+      own: the norm of each device's gradient.
+      mean: that of their mean.
+      replicas: the axes of the devices.
+    """
+    axes = varying_axes(own, replicas)
+    devices = math.prod(lax.axis_size(axis) for axis in axes)
+    if devices < 2:  # or differentiation has summed the gradients already
+        return jnp.full(2, jnp.nan, jnp.float32)
+    # E|g_d|² = |G|² + D·v and E|ḡ|² = |G|² + v, where v is the variance of the mean
+    variance = (lax.pmean(own * own, axes) - mean * mean) / (devices - 1)
+    return jnp.stack([variance, mean * mean - variance])
+
+
+def _apart(x: jax.Array, replicas: AxisName) -> jax.Array:
+    """Return the largest difference of an element between devices."""
+    axes = varying_axes(x, replicas)
+    if not axes:  # the type says that it is equal everywhere
+        return jnp.zeros((), jnp.float32)
+    parts = (x.real, x.imag) if jnp.iscomplexobj(x) else (x,)
+    apart = [lax.pmax(part, axes) - lax.pmin(part, axes) for part in parts]
+    return functools.reduce(jnp.maximum, [jnp.max(a, initial=0) for a in apart])
+
+
+def _zeros(function: Any, trees: Any) -> Any:
+    shapes = jax.eval_shape(function, as_shapes(trees))
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+
+def _numbers(tree: Any) -> list[Any]:
+    return [x for x in jax.tree.leaves(unpack(tree)) if bits(x)]
