@@ -31,6 +31,9 @@ from gradtx.schedules._piecewise import (
     piecewise_constant_schedule as piecewise_constant_schedule,
     piecewise_interpolate_schedule as piecewise_interpolate_schedule,
 )
+from gradtx.schedules._plot import (
+    plot as plot,
+)
 from gradtx.schedules._sgdr import (
     sgdr_schedule as sgdr_schedule,
 )
