@@ -14,7 +14,7 @@ from gradtx.telemetry._outside import imported, writes_here
 from gradtx.telemetry._record import Record, Value
 from gradtx.telemetry._sink import Sink
 
-#: Points that a curve keeps; beyond, every other one is left out.
+#: Points that a curve keeps; of more, every other one is left out.
 _POINTS = 2000
 
 
@@ -111,7 +111,7 @@ def live_plot(
         return Sink(None, name="live_plot")
     figures = imported("matplotlib.figure", "plot")
     shown = imported("IPython.display", "docs")
-    curves: dict[str, list[tuple[int, float]]] = {name: [] for name in names}
+    curves = {name: _Curve() for name in names}
     handle = shown.display(shown.Pretty("nothing measured yet"), display_id=True)
 
     def write(records: Sequence[Record]):
@@ -119,14 +119,12 @@ def live_plot(
             for name in curves:
                 value = record.values.get(name)
                 if isinstance(value, (int, float)):
-                    curves[name].append((record.step, value))
+                    curves[name].add(record.step, value)
         # A figure of its own, without pyplot, whose state is not made for threads.
         figure = figures.Figure(figsize=(6, 2.5 * len(curves)), layout="constrained")
-        for index, (name, points) in enumerate(curves.items()):
-            if len(points) > _POINTS:
-                del points[:-1:2]
+        for index, (name, curve) in enumerate(curves.items()):
             axes = figure.add_subplot(len(curves), 1, index + 1)
-            axes.plot(*zip(*points) if points else ((), ()))
+            axes.plot(*zip(*curve.points, *curve.last) if curve.last else ((), ()))
             axes.set(ylabel=name, xlabel="step")
             if logarithmic:
                 axes.set_yscale("log", nonpositive="mask")
@@ -136,6 +134,24 @@ def live_plot(
             handle.update(shown.Image(png.getvalue()))
 
     return Sink(write, name="live_plot", capacity=capacity, interval=interval)
+
+
+class _Curve:
+    """Points of one metric, evenly fewer where they become too many, and the last."""
+
+    def __init__(self):
+        self.points: list[tuple[int, float]] = []
+        self.last: list[tuple[int, float]] = []
+        self._seen, self._stride = 0, 1
+
+    def add(self, step: int, value: float) -> None:
+        self.last = [(step, value)]
+        if self._seen % self._stride == 0:
+            self.points += self.last
+        self._seen += 1
+        if len(self.points) > _POINTS:
+            del self.points[1::2]
+            self._stride *= 2
 
 
 def _shown(value: Value) -> str:

@@ -18,7 +18,8 @@ class Sink:
     backend: one that fails, hangs or whose disk is full loses writes, which are counted
     and logged (`gradtx.telemetry`, each kind of failure at most once a minute), and
     gets later ones all the same. A sink that was not closed is closed when Python
-    exits; it cannot be pickled, and what a forked process writes is lost.
+    exits, which a backend that hangs delays by 10 s; it cannot be pickled, and what a
+    forked process writes is lost.
 
     Args:
       backend: called in the sink's thread with a list of `Record`s, in order. Where it
@@ -34,7 +35,7 @@ class Sink:
       ArgumentError: if the capacity is below 1 or the interval below 0.
 
     Example:
-      >>> from gradtx.telemetry._sink import Sink
+      >>> from gradtx.telemetry import Sink
       >>> with Sink(lambda records: print(records[0].values), name="mine") as sink:
       ...     sink.write(1, {"loss": 0.5})
       {'loss': 0.5}

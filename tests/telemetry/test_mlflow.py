@@ -61,6 +61,24 @@ def test_numbers_come_back_by_step(run):
     assert client.get_metric_history(address, "norm")[0].value > 1e308
 
 
+def test_more_numbers_than_a_request_takes_go_in_several(run, monkeypatch):
+    client, _, store = run
+    original, sizes = type(client).log_batch, []
+
+    def log_batch(self, run_id, metrics=(), params=(), tags=()):
+        sizes.append((len(metrics), len(tags)))
+        return original(self, run_id, metrics, params, tags)
+
+    monkeypatch.setattr(type(client), "log_batch", log_batch)
+    with mlflow("bench", tracking_uri=store) as sink:
+        texts = {f"text/{i}": "x" for i in range(120)}
+        sink.write(1, {f"wide/{i}": i for i in range(2500)} | texts)
+    assert sizes == [(1000, 0), (1000, 0), (500, 0), (0, 100), (0, 20)]
+    data = client.get_run(sink.address).data
+    assert [data.metrics[f"wide/{i}"] for i in range(2500)] == [*range(2500)]
+    assert {name for name in data.tags if name.startswith("text/")} == {*texts}
+
+
 def test_names_that_mlflow_refuses_are_cleaned_without_a_clash(run):
     client, address, _ = run
     metrics = client.get_run(address).data.metrics
