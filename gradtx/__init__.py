@@ -35,6 +35,7 @@ from gradtx import (
     projections as projections,
     schedules as schedules,
     second_order as second_order,
+    telemetry as telemetry,
     transforms as transforms,
     tree as tree,
     tree_utils as tree_utils,
@@ -143,6 +144,14 @@ from gradtx.projections import *
 # schedules: step -> scalar
 from gradtx.schedules import *
 
+# telemetry: what there is to see of an optimizer, before and while it runs
+from gradtx.telemetry import (
+    ObserveState as ObserveState,
+    explain as explain,
+    observe as observe,
+    summary as summary,
+)
+
 # transforms: reusable links
 from gradtx.transforms import *
 
@@ -157,6 +166,8 @@ from gradtx.tree import (
     update_moment_per_elem_norm as update_moment_per_elem_norm,
 )
 from gradtx.tree_utils import tree_map_params as tree_map_params
+
+del plot  # noqa: F821 (of schedules: what it plots, the room says)
 
 
 def __getattr__(name: str) -> object:

@@ -105,7 +105,8 @@ def _composed(names: Sequence[str], links: Sequence[GradientTransformation]) -> 
             made.append(new)
         return updates, make(*made)
 
-    update.links = tuple(links)  # what wraps `update` keeps it: see `links_of`
+    # what wraps `update` keeps it: see `links_of`
+    update.links = tuple(links)  # pyright: ignore[reportFunctionMemberAccess]
     return init, update
 
 

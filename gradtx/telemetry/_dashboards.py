@@ -29,12 +29,12 @@ def dashboards(
 
     Example:
       >>> import tempfile
-      >>> from gradtx.telemetry._dashboards import dashboards
+      >>> from gradtx.telemetry import dashboards
       >>> with tempfile.TemporaryDirectory() as directory:
       ...     print(*(path.name for path in dashboards(directory)))
       alerts.yaml debug.json executive.json on-call.json recording.yaml
     """
-    shipped = importlib.resources.files("gradtx.telemetry").joinpath("dashboards")
+    shipped = importlib.resources.files("gradtx.telemetry").joinpath("_dashboard_files")
     files = {
         pathlib.Path(directory, entry.name): entry.read_bytes()
         for entry in sorted(shipped.iterdir(), key=lambda entry: entry.name)

@@ -61,7 +61,9 @@ def measured(plan: Plan, **trees: Any) -> tuple[dict[str, Any], jax.Array]:
         `local` gradients where there are any.
 
     Returns:
-      Arrays by name, and 0 once all are there.
+      Arrays of float32 by name, and a number once all are there. A number that cannot
+      be negative is −1 where there is none, a cosine −2: a state that is well holds no
+      NaN.
     """
 
     ratio = ["effective"] if plan.effective else []
@@ -84,8 +86,9 @@ def measured(plan: Plan, **trees: Any) -> tuple[dict[str, Any], jax.Array]:
     if plan.replicas is not None and "params" in leaves:
         drift = [_apart(working(p), plan.replicas) for p in leaves["params"]]
         drift = [cast(all_max(x, plan.axis_name), jnp.float32) for x in drift]
-        table["drift"] = jnp.stack([*drift, jnp.zeros(())])[:-1]
-    return _tables(plan, table, counts, frozenset(trees)), token
+        table["drift"] = jnp.stack([*drift, _zeros()])[:-1]
+    made = _tables(plan, table, counts, frozenset(trees))
+    return jax.tree.map(lambda x: lax.convert_element_type(x, jnp.float32), made), token
 
 
 def measured_moments(plan: Plan, trees: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,10 +142,10 @@ def _rows_of_some(
     """
     places = {path: i for i, path in enumerate(rows.leaves_in_order)}
     if set(paths) <= places.keys():
-        zeros = jnp.zeros((len(places), *column.shape[1:]))
+        zeros = _zeros(len(places), *column.shape[1:])
         where = jnp.array([places[path] for path in paths], jnp.int32)
         return reduce(zeros.at[where].set(column))
-    zeros = jnp.zeros((len(places), *column.shape[1:]))
+    zeros = _zeros(len(places), *column.shape[1:])
     like = reduce(zeros)
     alone = Rows((), (), (), np.ones((1, len(paths)), bool), False)
     whole = alone.norms(column) if reduce == rows.norms else alone.sums(column)
@@ -155,22 +158,22 @@ def nothing_measured(plan: Plan, params: Any, successive: bool) -> dict[str, Any
     alone = plan._replace(replicas=None, axis_name=None)
     trees = {"grads": params, "updates": params, "params": params}
     trees |= {"previous": params} if successive else {}
-    found = _zeros(lambda trees: measured(alone, **trees)[0], trees)
+    found = _zeros_of(lambda trees: measured(alone, **trees)[0], trees)
     if plan.replicas is not None:
-        found |= {"replica_drift": found["param_norm"], "pair": jnp.zeros(2)}
+        found |= {"replica_drift": found["param_norm"], "pair": _zeros(3)}
     return found
 
 
 def nothing_kept(plan: Plan, trees: Mapping[str, Any]) -> dict[str, Any]:
     """Return what `measured_moments` finds of `trees` full of zeros."""
-    found = _zeros(
+    found = _zeros_of(
         lambda trees: measured_moments(plan._replace(axis_name=None), trees),
         dict(trees),
     )
     for name, tree in trees.items():
         sizes = jnp.array([x.size for x in _numbers(tree)], jnp.float32)
         sizes = _rows_of_some(plan.rows.sums, plan.rows, paths_of(tree), sizes)
-        found["moment_norm"][name] = jnp.where(sizes > 0, 0.0, -1.0)
+        found["moment_norm"][name] = jnp.where(sizes > 0, sizes * 0, -1)
     return found
 
 
@@ -194,35 +197,38 @@ def _each(
       pairs: names of trees of which to take inner products.
 
     Returns:
-      Columns of one number a leaf, counts by magnitude of each kind and leaf, and 0
-      once all are there.
+      Columns of one number a leaf, counts by magnitude of each kind and leaf with
+      "sums" of the first kind, and a number once all are there.
     """
     names = list(leaves)
 
     def one(token: jax.Array, *row: Any) -> Any:
-        row = [after(working(x), token) for x in row]
-        named = dict(zip(names, row, strict=True))
+        # what is measured has no derivative
+        seen = [after(lax.stop_gradient(working(x)), token) for x in row]
+        named = dict(zip(names, seen, strict=True))
         dots = [(named[a], named[b]) for a, b in pairs]
-        numbers = leaf_sums(row, dots, axis_name=plan.axis_name)
+        numbers = leaf_sums(seen, dots, axis_name=plan.axis_name)
         found = [cast(x, jnp.float32) for x in samples(named)]
-        found = jnp.concatenate(found) if found else jnp.zeros(0)
-        token = numbers[2 * len(row) - 1]  # a count: never NaN
+        found = jnp.concatenate(found) if found else _zeros(0)
+        token = numbers[2 * len(seen) - 1]  # a count: never NaN
         return numbers, found, token
 
     if len(next(iter(leaves.values()), ())) > 1:
         one = jax.jit(one)  # traced once for each type of leaf
-    token, numbers, found = jnp.zeros(()), [], []
+    token, numbers, found = _zeros(), [], []
     for row in zip(*leaves.values(), strict=True):
         made, some, token = one(token, *row)
         numbers.append(made)
         found.append(some)
     columns = [f"{n} norm" for n in names] + [f"{n} nonfinite" for n in names]
     columns += [f"{a} {b}" for a, b in pairs]
-    stacked = jnp.stack(numbers, 1) if numbers else jnp.zeros((len(columns), 0))
+    stacked = jnp.stack(numbers, 1) if numbers else _zeros(len(columns), 0)
     table = dict(zip(columns, stacked, strict=True))
     sizes = [x.size for x in next(iter(leaves.values()), ())]
-    counts = counts_of(found, sizes, len(kinds), plan.axis_name) if kinds else ()
-    return table, dict(zip(kinds, counts, strict=True)), token
+    if not kinds:
+        return table, {}, token
+    counts, sums = counts_of(found, sizes, len(kinds), plan.axis_name)
+    return table, dict(zip([*kinds, "sums"], [*counts, sums], strict=True)), token
 
 
 def _tables(
@@ -233,8 +239,8 @@ def _tables(
 ) -> dict[str, Any]:
     """Return the metrics of all rows, from what was found of each leaf."""
     rows, made = plan.rows, {}
-    nothing = jnp.full(rows.count, jnp.nan, jnp.float32)
-    wrong = jnp.zeros(len(rows.leaves))
+    nothing = _zeros(rows.count) - 1
+    wrong = _zeros(len(rows.leaves))
     for kind, name in _NAMES.items():
         if kind in given:
             bad = table[f"{kind} nonfinite"]
@@ -244,22 +250,26 @@ def _tables(
         else:
             made |= {f"{name}_norm": nothing, f"{name}_nonfinite": nothing}
         if plan.histograms:
-            zeros = jnp.zeros((len(rows.leaves), BINS))
+            zeros = _zeros(len(rows.leaves), BINS)
             made[f"{name}_histogram"] = rows.whole.sums(counts.get(kind, zeros))
     made["first_nonfinite"] = rows.first(wrong)
     if plan.effective:
         by_row = rows.sums(counts["effective"])
-        made["effective_learning_rate"] = quantiles(by_row, SHARES)
+        sums = rows.sums(counts["sums"])
+        made["effective_learning_rate"] = quantiles(by_row, sums, SHARES)
         if plan.histograms:
             whole = by_row[: len(rows.members)]
             made["effective_learning_rate_histogram"] = whole
     mean = made["gradient_norm"][0]
     if "previous" in given:
         before = rows.norms(table["previous norm"])[0]
-        # of the gradient before the first there is nothing to compare with
-        dot = jnp.where(before > 0, jnp.sum(table["grads previous"]), jnp.nan)
-        made["gradient_cosine"] = dot / mean / before
-        made["pair"] = jnp.stack([(mean * mean + before * before) / 2 - dot, dot])
+        dot = jnp.sum(table["grads previous"])
+        known = (before > 0) & (mean > 0)  # before the first update there was none
+        whole = lambda norm: jnp.where(known, norm, 1)
+        cosine = jnp.where(known, dot / whole(mean) / whole(before), -2)
+        made["gradient_cosine"] = cosine
+        variance = (mean * mean + before * before) / 2 - dot
+        made["pair"] = _pair(variance, dot, known)
     if plan.replicas is not None:
         there = "drift" in table
         made["replica_drift"] = rows.largest(table["drift"]) if there else nothing
@@ -279,25 +289,35 @@ def _between_devices(own: jax.Array, mean: jax.Array, replicas: AxisName) -> jax
     axes = varying_axes(own, replicas)
     devices = math.prod(lax.axis_size(axis) for axis in axes)
     if devices < 2:  # or differentiation has summed the gradients already
-        return jnp.full(2, jnp.nan, jnp.float32)
+        return _zeros(3)
     # E|g_d|² = |G|² + D·v and E|ḡ|² = |G|² + v, where v is the variance of the mean
     variance = (lax.pmean(own * own, axes) - mean * mean) / (devices - 1)
-    return jnp.stack([variance, mean * mean - variance])
+    return _pair(variance, mean * mean - variance, jnp.ones((), bool))
+
+
+def _pair(variance: jax.Array, square: jax.Array, known: jax.Array) -> jax.Array:
+    """Return variance and squared mean of the gradient, and 1; 0 where not known."""
+    known = known & jnp.isfinite(variance) & jnp.isfinite(square)
+    return jnp.where(known, jnp.stack([variance, square, jnp.ones_like(square)]), 0)
 
 
 def _apart(x: jax.Array, replicas: AxisName) -> jax.Array:
     """Return the largest difference of an element between devices."""
     axes = varying_axes(x, replicas)
     if not axes:  # the type says that it is equal everywhere
-        return jnp.zeros((), jnp.float32)
+        return _zeros()
     parts = (x.real, x.imag) if jnp.iscomplexobj(x) else (x,)
     apart = [lax.pmax(part, axes) - lax.pmin(part, axes) for part in parts]
     return functools.reduce(jnp.maximum, [jnp.max(a, initial=0) for a in apart])
 
 
-def _zeros(function: Any, trees: Any) -> Any:
+def _zeros_of(function: Any, trees: Any) -> Any:
     shapes = jax.eval_shape(function, as_shapes(trees))
     return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+
+def _zeros(*shape: int) -> jax.Array:
+    return jnp.zeros(shape, jnp.float32)
 
 
 def _numbers(tree: Any) -> list[Any]:

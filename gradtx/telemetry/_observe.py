@@ -58,7 +58,7 @@ class ObserveState(NamedTuple):
       latest: what was measured of the last update, by name.
       measured: what the last measurement found, by name: one number for each row,
         which are all parameters, each group and each leaf.
-      window: what was measured of the last updates, in a ring; NaN where nothing was.
+      window: what was measured of the last updates, in a ring; −1 where nothing was.
       previous: gradients to compare with at the next measurement.
       groups: labels of the rows that are groups, each with nothing.
       leaves: paths of the rows that are leaves, each with nothing.
@@ -112,9 +112,11 @@ def observe(
         given for each group too. A mask gives the groups "True" and "False".
       per_leaf: whether it is given for each leaf too.
       moments: whether to measure what states keep per parameter.
-      effective: whether to measure `|update|/|gradient|` of single elements: its median
-        and its tenth and ninetieth percentiles, within the 12 % of a bin.
-      histograms: whether to keep counts by magnitude, for all and for each group.
+      effective: whether to measure `|update|/|gradient|` of single elements, of at most
+        4,096 evenly spaced ones of each leaf: its median and its tenth and ninetieth
+        percentiles, each as the mean of its bin, an eighth of an octave.
+      histograms: whether to keep counts of the same elements by magnitude, for all and
+        for each group.
       successive: whether to measure the cosine between successive gradients, and from
         their difference the variance of the gradient and its noise scale. The state
         then holds one gradient more.
@@ -155,13 +157,16 @@ def observe(
     def init(params):
         inner_state = inner.init(params)
         seen, count = plan(params), zero_count()
-        latest = {"gradient_norm": jnp.zeros(()), "nonfinite_updates": count}
-        ring = {"gradient_norm": jnp.full(window, jnp.nan, jnp.float32)}
+        latest = {
+            "gradient_norm": jnp.zeros((), jnp.float32),
+            "nonfinite_updates": count,
+        }
+        ring = {"gradient_norm": jnp.full(window, -1, jnp.float32)}
         if _flags(inner_state):
             latest["clipped_updates"] = count
-            ring["clipped"] = jnp.full(window, jnp.nan, jnp.float32)
+            ring["clipped"] = jnp.full(window, -1, jnp.float32)
         if successive or replicas is not None:
-            ring["pair"] = jnp.full((window, 2), jnp.nan, jnp.float32)
+            ring["pair"] = jnp.zeros((window, 3), jnp.float32)
         found = nothing_measured(seen, params, successive)
         found["measured_update"] = count
         if moments:
@@ -214,8 +219,8 @@ def observe(
             return found | {"measured_update": number}, token
 
         due = state.count % every == 0
-        token = jnp.zeros(())
         if every > 1:
+            token = jnp.zeros((), jnp.float32)
             now = _agreed(due | ~finite)
             # the updates are in no memory: where they are wanted, they are made again
             again = lambda: measure(apply(links, grads)[0])
@@ -223,9 +228,10 @@ def observe(
             entering = jax.tree.map(
                 lambda x: after(x, token) if bits(x) else x, entering
             )
-        leaving, ended = apply(rest, entering)
-        if every == 1:
+            leaving, ended = apply(rest, entering)
+        else:
             now = jnp.ones((), bool)
+            leaving, ended = apply(rest, entering)
             found, token = measure(leaving)
         inner_state = _rebuilt(inner, state.inner_state, iter(done + begun + ended))
 
@@ -247,7 +253,7 @@ def observe(
         }
         place = state.count % window
         # numbers that are not finite tell nothing of the others in the window
-        seen_norm = jnp.where(finite, latest["gradient_norm"], jnp.nan)
+        seen_norm = jnp.where(finite, latest["gradient_norm"], -1)
         ring = {"gradient_norm": state.window["gradient_norm"].at[place].set(seen_norm)}
         if flags := _flags(inner_state):
             clipped = functools.reduce(jnp.logical_or, flags)

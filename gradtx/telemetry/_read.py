@@ -80,7 +80,7 @@ def collect(state: Any) -> dict[str, Any]:
 
 def named(collected: Mapping[str, Any]) -> dict[str, Any]:
     """Return what `collect` found as metrics by name."""
-    arrays = jax.device_get(collected)
+    arrays = jax.device_get(dict(collected))
     found: dict[str, Any] = {}
     several = len(arrays["observers"]) > 1
     for path, seen in arrays["observers"].items():
@@ -112,11 +112,11 @@ def _observed(seen: Mapping[str, Any], path: str) -> Iterator[tuple[Name, Any]]:
     yield one("updates", seen["count"])
     for metric, value in latest.items():
         yield one(metric, value)
-    norms = window["gradient_norm"]
+    norms = _known(window["gradient_norm"])
     yield one("gradient_norm_mean", _mean(norms))
     yield one("gradient_norm_variance", _mean((norms - _mean(norms)[..., None]) ** 2))
     if "clipped" in window:
-        yield one("clipped_fraction", _mean(window["clipped"]))
+        yield one("clipped_fraction", _mean(_known(window["clipped"])))
 
     yield one("measured_update", measured["measured_update"])
     for kind in ("gradient", "update", "param"):
@@ -129,8 +129,8 @@ def _observed(seen: Mapping[str, Any], path: str) -> Iterator[tuple[Name, Any]]:
         ratio = measured["update_norm"] / measured["param_norm"]
     yield from rows("update_to_param_ratio", ratio)
     if "replica_drift" in measured:
-        yield from rows("replica_drift", measured["replica_drift"])
-    first = np.asarray(measured["first_nonfinite"])
+        yield from rows("replica_drift", _known(measured["replica_drift"]))
+    first = np.asarray(measured["first_nonfinite"]).astype(int)
     paths = np.array([*leaves, ""])
     yield (
         Name("first_nonfinite", path),
@@ -139,13 +139,13 @@ def _observed(seen: Mapping[str, Any], path: str) -> Iterator[tuple[Name, Any]]:
 
     for field, norm in measured.get("moment_norm", {}).items():
         rms = measured["moment_rms"][field]
-        kept = np.reshape(norm, (-1, norm.shape[-1]))[0] >= 0
-        kept |= np.isnan(np.reshape(norm, (-1, norm.shape[-1]))[0])
+        kept = ~(np.reshape(norm, (-1, norm.shape[-1]))[0] < 0)
         for metric, values in (("moment_norm", norm), ("moment_rms", rms)):
             every = rows(metric, values, field)
             yield from (item for item, keep in zip(every, kept, strict=False) if keep)
     if "effective_learning_rate" in measured:
-        low, middle, high = np.moveaxis(measured["effective_learning_rate"], -1, 0)
+        shares = _known(measured["effective_learning_rate"])
+        low, middle, high = np.moveaxis(shares, -1, 0)
         with np.errstate(divide="ignore", invalid="ignore"):
             spread = high / low
         yield from rows("effective_learning_rate", middle)
@@ -153,9 +153,12 @@ def _observed(seen: Mapping[str, Any], path: str) -> Iterator[tuple[Name, Any]]:
         yield from rows("effective_learning_rate_p90", high)
         yield from rows("effective_learning_rate_spread", spread)
     if "gradient_cosine" in measured:
-        yield one("gradient_cosine", measured["gradient_cosine"])
+        cosine = measured["gradient_cosine"]
+        yield one("gradient_cosine", np.where(cosine < -1.5, np.nan, cosine))
     if "pair" in window:
-        variance, square = (_mean(window["pair"][..., i]) for i in (0, 1))
+        variance, square, known = np.moveaxis(window["pair"], -1, 0)
+        missing = np.where(known > 0, 0, np.nan)
+        variance, square = _mean(variance + missing), _mean(square + missing)
         with np.errstate(divide="ignore", invalid="ignore"):
             # of noise alone the square of the mean may come out below 0
             scale = np.where(square > 0, variance / square, np.nan)
@@ -178,6 +181,11 @@ def _mean(values: Any) -> np.ndarray:
     count = there.sum(-1)
     total = np.where(there, values, 0).sum(-1, dtype=np.float64)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _known(values: Any) -> np.ndarray:
+    """Return numbers that are 0 or more, with NaN where a −1 says that there is none."""
+    return np.where(np.asarray(values) < 0, np.nan, values)
 
 
 def _plain(value: Any) -> Any:

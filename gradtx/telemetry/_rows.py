@@ -60,7 +60,7 @@ class Rows(NamedTuple):
     def norms(self, leaves: jax.Array) -> jax.Array:
         """Return the norm of each row, from those of single leaves, (leaves,)."""
         parts = jnp.where(self.members, leaves[None], 0)
-        rows = leaf_norm(parts, axis=1).value[:, 0]
+        rows = leaf_norm(parts, axis=1).bounded[:, 0]
         return self._with_each(cast(rows, jnp.float32), leaves)
 
     def sums(self, leaves: jax.Array) -> jax.Array:
@@ -78,8 +78,8 @@ class Rows(NamedTuple):
     def first(self, leaves: jax.Array) -> jax.Array:
         """Return which path is the first in the tree whose number is not 0, or −1."""
         if not self.leaves:
-            return jnp.full((), -1, jnp.int32)
-        named = jnp.argsort(jnp.array(self.order, jnp.int32)).astype(jnp.int32)
+            return jnp.full((), -1, jnp.float32)
+        named = jnp.array(np.argsort(np.array(self.order)), jnp.float32)
         found = leaves != 0
         return jnp.where(jnp.any(found), named[jnp.argmax(found)], -1)
 

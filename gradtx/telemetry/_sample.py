@@ -48,8 +48,8 @@ def counts_of(
     sizes: Sequence[int],
     kinds: int,
     axis_name: AxisName | None,
-) -> jax.Array:
-    """Return how many elements of each kind and leaf have which magnitude.
+) -> tuple[jax.Array, jax.Array]:
+    """Return how many elements of each kind and leaf have which magnitude, and means.
 
     A sampled element stands for as many as its leaf has for each one in the sample.
 
@@ -61,12 +61,13 @@ def counts_of(
       axis_name: mapped axes over which leaves are sharded.
 
     Returns:
-      Counts of shape (kinds, leaves, bins).
+      Counts of shape (kinds, leaves, bins), and of the first kind the sums of what was
+      counted, (leaves, bins).
     """
     shape = (kinds, len(sizes), BINS)
     column = _joined(samples)
     if not column.size:
-        return jnp.zeros(shape)
+        return jnp.zeros(shape, jnp.float32), jnp.zeros(shape[1:], jnp.float32)
     lengths = np.array([x.size // kinds for x in samples])
     # the place of each element's bins, and what it stands for
     leaf = np.repeat(np.arange(len(sizes)), lengths * kinds)
@@ -79,8 +80,12 @@ def counts_of(
     index = jnp.clip(index - (127 + LOW) * PARTS + 1, 0, BINS - 1) + place
     index = jnp.where(jnp.isfinite(column), index, math.prod(shape))
     counts = jnp.zeros(math.prod(shape), jnp.int32).at[index].add(1, mode="drop")
-    counts = counts.reshape(shape).astype(jnp.float32) * weight[:, None]
-    return all_sum(counts, axis_name)
+    counts = counts.reshape(shape).astype(jnp.float32) * weight[None, :, None]
+    sums = (
+        jnp.zeros(math.prod(shape[1:]), jnp.float32).at[index].add(column, mode="drop")
+    )
+    sums = sums.reshape(shape[1:]) * weight[:, None]
+    return all_sum(counts, axis_name), all_sum(sums, axis_name)
 
 
 def _joined(samples: Sequence[jax.Array]) -> jax.Array:
@@ -90,34 +95,32 @@ def _joined(samples: Sequence[jax.Array]) -> jax.Array:
         few = [parts[i : i + _FEW] for i in range(0, len(parts), _FEW)]
         # the barrier keeps their parts from being computed in the kernel that joins them
         parts = [jnp.concatenate(lax.optimization_barrier(x)) for x in few]
-    return parts[0] if parts else jnp.zeros(0)
+    return parts[0] if parts else jnp.zeros(0, jnp.float32)
 
 
 _FEW = 32
 
 
-def quantiles(counts: jax.Array, shares: Sequence[float]) -> jax.Array:
-    """Return magnitudes below which shares of what was counted lie; NaN of nothing.
+def quantiles(counts: jax.Array, sums: jax.Array, shares: Sequence[float]) -> jax.Array:
+    """Return magnitudes below which shares of what was counted lie; −1 of nothing.
 
     Args:
       counts: numbers per bin, (rows, bins).
+      sums: the sums of the numbers in each bin, (rows, bins).
       shares: each in [0, 1].
 
     Returns:
-      An array of shape (rows, shares); numbers are taken to be even within a bin.
+      An array of shape (rows, shares): the means of the bins in which they lie.
     """
     below = jnp.cumsum(counts, axis=1)
     total = below[:, -1:]
     edges = jnp.asarray(np.minimum(bin_edges(), np.finfo(np.float32).max), jnp.float32)
     found = []
     for share in shares:
-        wanted = share * total
-        index = jnp.sum(below < wanted, axis=1, keepdims=True)
+        index = jnp.sum(below < share * total, axis=1, keepdims=True)
         index = jnp.minimum(index, BINS - 1)
-        upper = jnp.take_along_axis(below, index, axis=1)
         inside = jnp.take_along_axis(counts, index, axis=1)
-        part = 1 - (upper - wanted) / jnp.where(inside > 0, inside, 1)
-        low, high = edges[index], edges[index + 1]
-        value = low + jnp.clip(part, 0, 1) * (high - low)
-        found.append(jnp.where(total > 0, value, jnp.nan)[:, 0])
+        mean = jnp.take_along_axis(sums, index, axis=1) / jnp.maximum(inside, 1)
+        mean = jnp.clip(mean, edges[index], edges[index + 1])  # a sum may overflow
+        found.append(jnp.where(total > 0, mean, -1)[:, 0])
     return jnp.stack(found, axis=1)

@@ -88,6 +88,7 @@ def catalogue() -> Mapping[str, GradientTransformation]:
         "normalize": g.normalize(),
         "normalize_by_update_norm": g.normalize_by_update_norm(),
         "novograd": g.novograd(1e-3),
+        "observe": g.observe(g.adam(1e-3), every=2),
         "optimistic_adam": g.optimistic_adam(1e-3),
         "optimistic_adam_v2": g.optimistic_adam_v2(1e-3),
         "optimistic_gradient_descent": g.optimistic_gradient_descent(1e-3),

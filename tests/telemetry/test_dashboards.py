@@ -17,7 +17,7 @@ from gradtx.telemetry._dashboards import dashboards
 from tests.telemetry._promql import Evaluator, Rules, Storage, labels_of, render
 
 ROOT = pathlib.Path(__file__).parents[2]
-SHIPPED = ROOT / "gradtx" / "telemetry" / "dashboards"
+SHIPPED = ROOT / "gradtx" / "telemetry" / "_dashboard_files"
 BOARDS = {path.stem: json.loads(path.read_text()) for path in SHIPPED.glob("*.json")}
 ALERT_GROUPS, RECORDING_GROUPS = (
     yaml.safe_load((SHIPPED / name).read_text())["groups"]
