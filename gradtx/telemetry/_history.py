@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from gradtx.core import ArgumentError
+from gradtx.telemetry._histogram import LOW
 
 #: Lines of a JSONL file, pairs of a step and what was measured, or arrays by name.
 History: TypeAlias = Iterable[Any] | Mapping[str, Any]
@@ -29,7 +30,8 @@ def series(history: History) -> dict[str, Series]:
     """Return every number of a history by name, in the order in which they come up.
 
     Texts, histograms and what is missing are left out. Of two values at one step, as
-    after a training was resumed, the later one counts.
+    after a training was resumed, the later one counts. An effective learning rate in
+    the first bin, as where the learning rate is 0, is 0.
 
     Args:
       history: dicts with a key "step", as `read_jsonl` returns them; or pairs of a step
@@ -47,7 +49,7 @@ def series(history: History) -> dict[str, Series]:
             number = _number(value)
             if number is not None:
                 found.setdefault(name, {})[step] = number
-    return {name: _ordered(values) for name, values in found.items()}
+    return {name: _ordered(name, values) for name, values in found.items()}
 
 
 def _columns(history: Mapping[str, Any]) -> dict[str, Series]:
@@ -63,7 +65,8 @@ def _columns(history: Mapping[str, Any]) -> dict[str, Series]:
                 f"history[{name!r}]: expected an array of one number a step, got the "
                 f"shape {values.shape}. Give one name to each of its columns.",
             )
-        made[name] = _ordered(dict(zip(at.tolist(), values.astype(float), strict=True)))
+        pairs = zip(at.tolist(), values.astype(float).tolist(), strict=True)
+        made[name] = _ordered(name, dict(pairs))
     return made
 
 
@@ -90,7 +93,9 @@ def _number(value: Any) -> float | None:
     return float(array) if array.ndim == 0 and array.dtype.kind in "biufV" else None
 
 
-def _ordered(values: Mapping[float, float]) -> Series:
+def _ordered(name: str, values: Mapping[float, float]) -> Series:
     steps = sorted(values)
-    numbers = [values[step] for step in steps]
-    return Series(np.array(steps, float), np.array(numbers, float))
+    numbers = np.array([values[step] for step in steps], float)
+    if name.startswith("effective_learning_rate"):
+        numbers = np.where(numbers < 2.0**LOW, 0.0, numbers)
+    return Series(np.array(steps, float), numbers)

@@ -153,8 +153,12 @@ def _draw(ax: Any, panel: _Panel, found: Mapping[str, Series]) -> list[LineEnd]:
         ax.plot(steps[lonely], values[lonely], **dots)
         low, high = (found.get(str(n)) for n in _band(name))
         if low is not None and high is not None:
+            shown = low.values > 0 if panel.log else np.isfinite(low.values)
             ax.fill_between(
-                low.steps, low.values, high.values, color=color, alpha=0.2, linewidth=0
+                *(low.steps, low.values, high.values, shown),
+                color=color,
+                alpha=0.2,
+                linewidth=0,
             )
         known = np.flatnonzero(values > 0 if panel.log else np.isfinite(values))
         if len(known):

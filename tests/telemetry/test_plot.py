@@ -220,6 +220,30 @@ def test_draws_what_a_scan_gives():
     np.testing.assert_allclose(losses, history["loss"], rtol=1e-6)
 
 
+def test_draws_what_an_optimizer_measures():
+    tx = g.telemetry.observe(
+        g.adam(g.linear_schedule(0.0, 0.1, 5)), every=1, per_leaf=True
+    )
+    params = {"enc": {"w": jnp.ones((3, 2))}, "head": jnp.ones(4)}
+    state, run = tx.init(params), []
+    for step in range(6):
+        _, state = tx.update(params, state, params)
+        run.append((step, g.telemetry.read(state)))
+    panels = _panels(plot(run))
+    assert len(panels) == 4
+    rates = _lines(panels["effective learning rate"])["effective_learning_rate"]
+    assert rates.get_ydata()[0] == 0.0, "the learning rate was 0"
+    assert panels["effective learning rate"].get_ylim()[0] > 1e-3
+    for metric, field in [
+        ("moment_rms", "scale_by_adam.nu"),
+        ("effective_learning_rate", None),
+    ]:
+        ax = heat_map(run, metric, field)
+        names = [label.get_text() for label in ax.get_yticklabels()]
+        assert names == ["enc/w", "head"]
+        assert ax.collections[0].get_clim()[0] > 1e-6
+
+
 def test_heat_map_has_a_row_for_each_leaf_in_order():
     ax = heat_map(RUN, field="scale_by_adam.nu")
     names = [label.get_text() for label in ax.get_yticklabels()]
@@ -242,12 +266,13 @@ def test_heat_map_leaves_gaps_grey():
     run = [
         (0, {f"{name}a": 1.0, f"{name}b": math.nan}),
         (10, {f"{name}a": 0.0, f"{name}b": 2.0}),
-        (30, {f"{name}b": math.inf}),
+        (30, {f"{name}b": math.inf, f"{name}c": 1.5}),
     ]
     ax = heat_map(run, "effective_learning_rate")
     (mesh,) = ax.collections
-    mask = np.ma.getmaskarray(mesh.get_array()).reshape(2, 3)
-    assert mask.tolist() == [[False, True, True], [True, False, True]]
+    mask = np.ma.getmaskarray(mesh.get_array()).reshape(3, 3)
+    expected = [[False, True, True], [True, False, True], [True, True, False]]
+    assert mask.tolist() == expected
     assert mesh.get_clim() == (1.0, 2.0)
     assert to_hex(ax.get_facecolor()) == "#d3d3d3"
     assert mesh.get_coordinates()[0, :, 0].tolist() == [-5, 5, 20, 40]
