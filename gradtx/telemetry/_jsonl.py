@@ -52,7 +52,7 @@ def jsonl(
 
     Example:
       >>> import pathlib, tempfile
-      >>> from gradtx.telemetry._jsonl import jsonl, read_jsonl
+      >>> from gradtx.telemetry import jsonl, read_jsonl
       >>> path = pathlib.Path(tempfile.mkdtemp(), "run.jsonl")
       >>> with jsonl(path) as sink:
       ...     sink.write(1, {"loss": float("nan")}, time=0.0)

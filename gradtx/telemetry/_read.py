@@ -9,7 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.core import Link, Params, as_shapes, as_transformation, fields
+from gradtx.core import (
+    ArgumentError,
+    Link,
+    Params,
+    as_shapes,
+    as_transformation,
+    fields,
+)
 from gradtx.telemetry._histogram import Histogram, bin_edges
 from gradtx.telemetry._metrics import METRICS, Name
 from gradtx.telemetry._observe import ObserveState
@@ -34,6 +41,9 @@ def read(state: Any) -> dict[str, Any]:
     Returns:
       Python numbers, texts and `Histogram`s; NumPy arrays where there are leading axes.
       What was not measured yet is NaN.
+
+    Raises:
+      ArgumentError: if nothing in the state is a metric.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -64,6 +74,9 @@ def collect(state: Any) -> dict[str, Any]:
     """Return what of a state is read, as arrays where they are; does not wait.
 
     `named` turns it into metrics. A loop that donates its state copies it in between.
+
+    Raises:
+      ArgumentError: if nothing in it is a metric.
     """
     observers: dict[str, dict[str, Any]] = {}
     readings: dict[str, dict[str, Any]] = {}
@@ -73,6 +86,12 @@ def collect(state: Any) -> dict[str, Any]:
             observers.setdefault(path, {})[field.name] = field.value
         elif field.reading in METRICS:
             readings.setdefault(field.reading, {})[field.path] = field.value
+    if not observers and not readings:
+        raise ArgumentError(
+            f"there is nothing to read in {type(state).__name__}. Give the state of an "
+            "optimizer, and wrap what is to be measured: gradtx.observe(tx).",
+            "read",
+        )
     if observers:
         readings.pop("gradient_norm", None)  # an observer has it
     return {"observers": observers, "readings": readings}

@@ -13,6 +13,7 @@ import jax
 from gradtx.core import ArgumentError, check_count, check_decay
 from gradtx.telemetry._copy import copied
 from gradtx.telemetry._progress import Progress
+from gradtx.telemetry._read import collect, named
 from gradtx.telemetry._record import as_record, fetch, plain
 from gradtx.telemetry._sink import Sink, close_all
 from gradtx.telemetry._worker import Lost, Worker
@@ -52,9 +53,9 @@ class Recorder:
       direction: whether the target is met at its value and below, or above.
       optimizer_seconds: what the optimizer takes of one step, as measured apart.
       state_bytes: the size of the optimizer's state.
-      read: what `record` calls with the state that it gets, to have metrics by name. It
-        must not wait for the device; its arrays are copied there before `record`
-        returns, so that the next step may take the state's buffers.
+      read: what `record` calls with the state that it gets. It must not wait for the
+        device; its arrays are copied there before `record` returns, so that the next
+        step may take the state's buffers.
       finish: called in the recorder's thread with a copy of what `read` returned, to
         turn it into metrics by name.
       clock: the time in seconds since any moment.
@@ -81,8 +82,8 @@ class Recorder:
         direction: Literal["below", "above"] = "below",
         optimizer_seconds: float | None = None,
         state_bytes: int | None = None,
-        read: Callable[[Any], Mapping[str, Any]] | None = None,
-        finish: Callable[[Any], Mapping[str, Any]] | None = None,
+        read: Callable[[Any], Mapping[str, Any]] = collect,
+        finish: Callable[[Any], Mapping[str, Any]] = named,
         clock: Callable[[], float] = time.perf_counter,
     ):
         check_count(1, every=every)
@@ -118,7 +119,7 @@ class Recorder:
             self._hand_on, close=None, name="recorder", capacity=1024, interval=0.0
         )
 
-    def record(self, step: Any, metrics: Any = None, /, **values: Any) -> None:
+    def record(self, step: Any, state: Any = None, /, **values: Any) -> None:
         """Take what was measured at one step; call it once a step.
 
         The time of a step is the mean of those since the last written record, without
@@ -127,7 +128,7 @@ class Recorder:
 
         Args:
           step: the training step.
-          metrics: metrics by name, or what `read` takes.
+          state: the optimizer's state, in any loop's; or metrics by name.
           **values: more metrics, as `loss` and `validation_loss`. Losses of steps that
             are not written are not copied: do not donate them.
         """
@@ -138,11 +139,11 @@ class Recorder:
             if not isinstance(step, jax.Array):
                 self._step = step
             given = values
-            if self._read is None and metrics is not None:
-                given = {**metrics, **values}
+            if isinstance(state, Mapping) and self._read is collect:
+                given, state = {**state, **values}, None
             if self._calls % self._every == 0:
                 timed = {**given, **self._timed(now)}
-                self._put(step, now, metrics, timed)
+                self._put(step, now, state, timed)
             elif "loss" in given:
                 self._losses.append((now, given["loss"]))
                 if len(self._losses) >= _WAITING:
@@ -259,7 +260,7 @@ class Recorder:
         return times
 
     def _put(self, step: Any, now: float, state: Any, values: dict[str, Any]) -> None:
-        raw = self._read(state) if self._read is not None and state is not None else {}
+        raw = None if state is None else self._read(state)
         with self._lock:
             common = {
                 "checkpoint_saves": self._saves,
@@ -300,7 +301,7 @@ class Recorder:
     def _write_out(self, entry: _Entry) -> list[str]:
         given, failures = entry.values, []
         try:
-            raw = entry.raw if self._finish is None else self._finish(entry.raw)
+            raw = {} if entry.raw is None else self._finish(entry.raw)
             given = {**raw, **given}
         except Exception as error:
             failures.append(f"finish: {error}")

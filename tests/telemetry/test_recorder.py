@@ -14,11 +14,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gradtx.core import ArgumentError
-from gradtx.telemetry import METRICS, Histogram, bin_edges
-from gradtx.telemetry._jsonl import read_jsonl
-from gradtx.telemetry._recorder import Recorder
-from gradtx.telemetry._sink import Sink
+import gradtx
+from gradtx import ArgumentError
+from gradtx.telemetry import (
+    METRICS,
+    Histogram,
+    Recorder,
+    Sink,
+    bin_edges,
+    read_jsonl,
+)
 
 
 class Clock:
@@ -318,8 +323,9 @@ def test_nothing_raises_into_the_training(kept):
     assert kept.of("good") == [1.0]
     assert recorder.dropped >= 4
     kept = Kept()
-    with Recorder([kept.sink], finish=lambda raw: 1 / 0) as recorder:  # pyright: ignore
-        recorder.record(1, {"good": 1.0})
+    finish: Any = lambda raw: 1 / 0
+    with Recorder([kept.sink], finish=finish) as recorder:
+        recorder.record(1, gradtx.sgd(0.1).init(jnp.zeros(1)), good=1.0)
     assert (kept.of("good"), recorder.dropped) == ([1.0], 1)
     assert "division" in str(recorder.last_error)
 
@@ -392,8 +398,7 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
 jax.distributed.initialize(f"127.0.0.1:{port}", 2, rank)
 import numpy as np
-from gradtx.telemetry._jsonl import jsonl
-from gradtx.telemetry._recorder import Recorder
+from gradtx.telemetry import Recorder, jsonl
 everywhere = jax.NamedSharding(jax.make_mesh((4,), ("data",)), jax.P())
 state = jax.device_put(np.float32(0), everywhere)
 step = jax.jit(lambda state: state + 1, donate_argnums=0)
