@@ -61,7 +61,8 @@ def plot(
 
     Example:
       >>> import gradtx
-      >>> ax = plot(gradtx.warmup_cosine_decay_schedule(0.0, 1e-3, 100, 1000), steps=1000)
+      >>> warm = gradtx.warmup_cosine_decay_schedule(0.0, 1e-3, 100, 1000)
+      >>> ax = gradtx.schedules.plot(warm, steps=1000)
       >>> [text.get_text() for text in ax.texts]
       ['warmup_cosine_decay', '100']
     """

@@ -139,7 +139,7 @@ def explain(tx: Link, params: Params) -> Explanation:
       >>> import jax.numpy as jnp, gradtx
       >>> params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
       >>> tx = gradtx.adamw(1e-3, weight_decay=0.1, mask=gradtx.ndim_at_least(2))
-      >>> table = explain(tx, params)
+      >>> table = gradtx.explain(tx, params)
       >>> [(leaf.path, leaf.weight_decay) for leaf in table.leaves]
       [('bias', 0.0), ('kernel', 0.1)]
     """

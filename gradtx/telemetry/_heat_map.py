@@ -43,8 +43,10 @@ def heat_map(
       ImportError: if there is no matplotlib.
 
     Example:
+      >>> from gradtx import telemetry
       >>> name = "update_norm/leaf/encoder/kernel"
-      >>> ax = heat_map([(step, {name: 1.0 + step}) for step in range(5)], "update_norm")
+      >>> run = [(step, {name: 1.0 + step}) for step in range(5)]
+      >>> ax = telemetry.heat_map(run, "update_norm")
       >>> [label.get_text() for label in ax.get_yticklabels()]
       ['encoder/kernel']
     """

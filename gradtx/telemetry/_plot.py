@@ -70,9 +70,10 @@ def plot(
       ImportError: if there is no matplotlib.
 
     Example:
+      >>> from gradtx import telemetry
       >>> steps = range(100)
       >>> run = [(i, {"loss": 1 / (1 + i), "gradient_norm": 2.0}) for i in steps]
-      >>> [ax.get_title(loc="left") for ax in plot(run).axes]
+      >>> [ax.get_title(loc="left") for ax in telemetry.plot(run).axes]
       ['loss', 'norms']
     """
     found = series(history)

@@ -140,7 +140,7 @@ def summary(tx: Link, params: Params) -> Summary:
     Example:
       >>> import jax, jax.numpy as jnp, gradtx
       >>> params = {"w": jax.ShapeDtypeStruct((1000, 1000), jnp.float32)}
-      >>> table = summary(gradtx.adamw(1e-3), params)
+      >>> table = gradtx.summary(gradtx.adamw(1e-3), params)
       >>> table.bytes, [row.path for row in table.rows if row.role == "per_param"]
       (8000012, ['scale_by_adam.mu', 'scale_by_adam.nu'])
     """
@@ -172,7 +172,7 @@ def state_bytes(state: Any, *, per_device: bool = False) -> int:
 
     Example:
       >>> import jax.numpy as jnp, gradtx
-      >>> state_bytes(gradtx.trace(0.9).init({"w": jnp.zeros(10)}))
+      >>> gradtx.telemetry.state_bytes(gradtx.trace(0.9).init({"w": jnp.zeros(10)}))
       40
     """
     leaves = jax.tree.leaves(state)
