@@ -27,6 +27,7 @@ SCENARIOS = (
     "importing",
     "memory",
     "accumulating",
+    "observing",
     "sweeping",
     "sharding",
     "training",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +17,8 @@ from jax import lax
 from gradtx.core._call import dtype_of
 
 Shape = tuple[int, ...]
+#: Operands of one concatenation: XLA's time to compile it grows with their square.
+MOST = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +56,27 @@ class Group:
             rows.append(zeros((*batch, self.padding), dtype_of(leaves[0])))
         if outside:
             return np.concatenate(rows, axis=len(batch))
-        return rows[0] if len(rows) == 1 else lax.concatenate(rows, len(batch))
+        while len(rows) > 1:
+            few = [rows[i : i + MOST] for i in range(0, len(rows), MOST)]
+            # the barrier keeps XLA from making one concatenation of all again
+            few = [lax.optimization_barrier(x) for x in few] if len(few) > 1 else few
+            rows = [lax.concatenate(x, len(batch)) for x in few]
+        return rows[0]
+
+    def blocks(self, array: Any) -> list[tuple[tuple[int, ...], Any]]:
+        """Return the positions of leaves of one shape, and one array of them all."""
+        if self.whole:
+            return [(self.members, array)]
+        found, begin, place = [], 0, 0
+        for shape, alike in itertools.groupby(self.shapes):
+            count = len(list(alike))
+            end = begin + count * math.prod(shape)
+            block = lax.slice_in_dim(array, begin, end, axis=-1)
+            block = block.reshape(*array.shape[:-1], count, *shape)
+            block = jnp.moveaxis(block, array.ndim - 1, 0)
+            found.append((self.members[place : place + count], block))
+            begin, place = end, place + count
+        return found
 
     @functools.cached_property
     def padding(self) -> int:

@@ -201,32 +201,28 @@ def mean_square(x: jax.Array, axis: int) -> jax.Array:
 
 
 def leaf_sums(
-    arrays: Sequence[jax.Array],
+    blocks: Sequence[jax.Array],
     pairs: Sequence[tuple[jax.Array, jax.Array]] = (),
     *,
     axis_name: AxisName | None = None,
 ) -> jax.Array:
-    """Return what can be summed of one leaf of several trees, in one pass over them.
+    """Return what can be summed of the leaves of several trees, in one pass over them.
 
-    Sums over one shape are taken together, so that no array is computed or read twice.
+    Sums over arrays of one shape are taken together, so that none is computed or read
+    twice.
 
     Args:
-      arrays: one leaf of each tree, in 32 bits or more.
-      pairs: leaves to multiply with one another; the two of a pair have one shape.
+      blocks: for each tree, leaves of one shape in 32 bits or more, (leaves, *shape).
+      pairs: blocks to multiply with one another; the two of a pair have one shape.
       axis_name: mapped axes over which the leaves are sharded.
 
     Returns:
-      float32 numbers: the norm of each array, how many elements of each are not
-      finite, and the inner product of each pair.
+      float32 numbers of shape (sums, leaves): the norms of each block's leaves, how
+      many of their elements are not finite, and the inner products of each pair.
     """
     check_axes(axis_name)
-    doubles = all(fits_float64(real_dtype(x.dtype)) for x in arrays)
-    if not doubles:
-        norms = [leaf_norm(x, axis_name=axis_name).value for x in arrays]
-        sums = [jnp.sum(~jnp.isfinite(x)).astype(jnp.float32) for x in arrays]
-        sums += [cast(jnp.sum(jnp.real(a * b.conj())), jnp.float32) for a, b in pairs]
-        sums = [all_sum(x, axis_name) for x in sums]
-        return jnp.stack([*(cast(x, jnp.float32) for x in norms), *sums])
+    if not all(fits_float64(real_dtype(x.dtype)) for x in blocks):
+        return _leaf_sums(blocks, pairs, axis_name)
     with jax.enable_x64(True):
         wide = lambda x: [
             lax.convert_element_type(part, jnp.float64)
@@ -235,24 +231,50 @@ def leaf_sums(
         product = lambda a, b: functools.reduce(
             jnp.add, [x * y for x, y in zip(wide(a), wide(b), strict=True)]
         )
-        terms = [product(x, x) for x in arrays]
-        terms += [
-            lax.convert_element_type(~jnp.isfinite(x), jnp.float64) for x in arrays
+        wrong = [
+            lax.convert_element_type(~jnp.isfinite(x), jnp.float64) for x in blocks
         ]
+        terms = [*(product(x, x) for x in blocks), *wrong]
         terms += [product(a, b) for a, b in pairs]
-        together: dict[Any, list[int]] = {}
-        for i, x in enumerate(terms):
-            together.setdefault((x.shape, varies_over(x)), []).append(i)
-        sums = list(terms)
-        for (shape, _), places in together.items():
-            parts = [terms[i] for i in places]
-            zeros = [varying_like(x, jnp.zeros((), jnp.float64)) for x in parts]
-            plus = lambda a, b: [x + y for x, y in zip(a, b, strict=True)]
-            made = lax.reduce(parts, zeros, plus, tuple(range(len(shape))))
-            for i, total in zip(places, made, strict=True):
-                sums[i] = all_sum(total, axis_name)
-        sums[: len(arrays)] = [jnp.sqrt(x) for x in sums[: len(arrays)]]
-        return jnp.stack([cast(x, jnp.float32) for x in sums])
+        sums = [all_sum(x, axis_name) for x in _summed_together(terms)]
+        sums[: len(blocks)] = [jnp.sqrt(x) for x in sums[: len(blocks)]]
+        return cast(jnp.stack(sums), jnp.float32)
+
+
+def _leaf_sums(
+    blocks: Sequence[jax.Array],
+    pairs: Sequence[tuple[jax.Array, jax.Array]],
+    axis_name: AxisName | None,
+) -> jax.Array:
+    """Return the same where there is no wider type to sum in."""
+    axes = lambda x: tuple(range(1, x.ndim))
+    keep = lambda norm: norm.value.reshape(-1)
+    norms = [
+        keep(leaf_norm(x, axes(x), axis_name=axis_name)) if x.ndim > 1 else jnp.abs(x)
+        for x in blocks
+    ]
+    sums = [jnp.sum(~jnp.isfinite(x), axes(x)) for x in blocks]
+    sums += [jnp.sum(jnp.real(a * b.conj()), axes(a)) for a, b in pairs]
+    sums = [all_sum(cast(x, jnp.float32), axis_name) for x in sums]
+    return jnp.stack([*(cast(x, jnp.float32) for x in norms), *sums])
+
+
+def _summed_together(terms: Sequence[jax.Array]) -> list[jax.Array]:
+    """Sum each array over all axes but the first; equal shapes in one reduction."""
+    together: dict[Any, list[int]] = {}
+    for i, x in enumerate(terms):
+        together.setdefault((x.shape, varies_over(x)), []).append(i)
+    sums = list(terms)
+    for (shape, _), places in together.items():
+        if len(shape) == 1:
+            continue
+        parts = [terms[i] for i in places]
+        zeros = [varying_like(x, jnp.zeros((), x.dtype)) for x in parts]
+        plus = lambda a, b: [x + y for x, y in zip(a, b, strict=True)]
+        made = lax.reduce(parts, zeros, plus, tuple(range(1, len(shape))))
+        for i, total in zip(places, made, strict=True):
+            sums[i] = total
+    return sums
 
 
 def _sum_of_squares(x: Any, scale: jax.Array | None) -> jax.Array:

@@ -14,7 +14,7 @@ from gradtx.core._call import dtype_of
 from gradtx.core._collectives import varies_over
 from gradtx.core._eager import is_traced
 from gradtx.core._errors import ArgumentError, signed
-from gradtx.core._layout import Group, Layout, Shape, is_array
+from gradtx.core._layout import MOST, Group, Layout, Shape, is_array
 from gradtx.core._packed import Packed, repack
 from gradtx.core._selector import spread_prefix
 
@@ -112,14 +112,10 @@ def _joined(group: Group, leaves: list[Any], sharding: Any) -> Any:
     else:
         rows = [*leaves, jnp.zeros(group.padding, dtype_of(leaves[0]))]
         while len(rows) > 1:
-            rows = [_laid(rows[i : i + _MOST]) for i in range(0, len(rows), _MOST)]
+            rows = [_laid(rows[i : i + MOST]) for i in range(0, len(rows), MOST)]
         made = rows[0]
     # under a trace the type alone says how an array is sharded
     return made if sharding is None or is_traced() else jax.device_put(made, sharding)
-
-
-#: Operands of one concatenation: XLA's time to compile it grows with their square.
-_MOST = 128
 
 
 @jax.jit

@@ -46,6 +46,17 @@ class Packed:
                 leaves[i] = x
         return self._layout.structure.unflatten(leaves)
 
+    def blocks(self) -> list[tuple[tuple[int, ...], Any]]:
+        """Return leaves of one shape together, as they lie in memory.
+
+        Returns:
+          The positions of leaves in the tree, and one array of shape (leaves, *shape).
+        """
+        found = []
+        for group, part in zip(self._layout.groups, self._parts, strict=True):
+            found += group.blocks(part)
+        return found
+
     def like(self, tree: Any) -> Packed:
         """Return another tree of the same structure, packed in the same way."""
         leaves = self._layout.structure.flatten_up_to(tree)

@@ -19,14 +19,22 @@ from gradtx.core import (
     as_shapes,
     bits,
     cast,
+    has_packed,
     leaf_sums,
     unpack,
     varying_axes,
     working,
 )
+from gradtx.telemetry._blocks import blocks_of, holder
 from gradtx.telemetry._histogram import BINS
 from gradtx.telemetry._rows import Rows, paths_of
-from gradtx.telemetry._sample import counts_of, quantiles, sample
+from gradtx.telemetry._sample import (
+    counted,
+    counts_of,
+    quantiles,
+    sample,
+    sample_size,
+)
 
 #: The shares of elements that lie below the percentiles that are reported.
 SHARES = (0.1, 0.5, 0.9)
@@ -66,25 +74,24 @@ def measured(plan: Plan, **trees: Any) -> tuple[dict[str, Any], jax.Array]:
       NaN.
     """
 
-    ratio = ["effective"] if plan.effective else []
+    # one gradient per example has no such ratio
+    alike = _shapes(trees["grads"]) == _shapes(trees["updates"])
+    ratio = ["effective"] if plan.effective and alike else []
     kinds = [*ratio, *(k for k in _NAMES if k in trees and plan.histograms)]
 
     def samples(row: Mapping[str, jax.Array]) -> list[jax.Array]:
         found = []
         g, u = row["grads"], row["updates"]
-        if plan.effective:
-            size = jnp.abs(sample(g))
-            # one gradient per example has no such ratio
-            ratio = jnp.abs(sample(u)) if g.shape == u.shape else size * jnp.nan
+        if ratio:
+            size, moved = sample(g), sample(u)
             usable = (size > 0) & jnp.isfinite(size)
-            found.append(ratio / jnp.where(usable, size, jnp.nan))
-        return found + [jnp.abs(sample(row[k])) for k in kinds if k in row]
+            found.append(moved / jnp.where(usable, size, jnp.nan))
+        return found + [sample(row[k]) for k in kinds if k in row]
 
     pairs = [("grads", "previous")] if "previous" in trees else []
-    leaves = {name: _numbers(tree) for name, tree in trees.items()}
-    table, counts, token = _each(plan, leaves, kinds, samples, pairs)
-    if plan.replicas is not None and "params" in leaves:
-        drift = [_apart(working(p), plan.replicas) for p in leaves["params"]]
+    table, counts, token = _each(plan, trees, kinds, samples, pairs)
+    if plan.replicas is not None and "params" in trees:
+        drift = [_apart(x, plan.replicas) for x in _numbers(trees["params"])]
         drift = [cast(all_max(x, plan.axis_name), jnp.float32) for x in drift]
         table["drift"] = jnp.stack([*drift, _zeros()])[:-1]
     made = _tables(plan, table, counts, frozenset(trees))
@@ -102,20 +109,23 @@ def measured_moments(plan: Plan, trees: Mapping[str, Any]) -> dict[str, Any]:
     """
     made: dict[str, Any] = {"moment_norm": {}, "moment_rms": {}}
     made |= {"moment_histogram": {}} if plan.histograms else {}
-    by_paths: dict[tuple[str, ...], dict[str, Any]] = {}
+    alike: dict[Any, dict[str, Any]] = {}
     for name, tree in trees.items():
-        by_paths.setdefault(paths_of(tree), {})[name] = tree
-    for paths, together in by_paths.items():
-        leaves = {name: _numbers(tree) for name, tree in together.items()}
-        kinds = list(leaves) if plan.histograms else []
-        samples = lambda row, kinds=kinds: [jnp.abs(sample(row[k])) for k in kinds]
-        table, counts, _ = _each(plan, leaves, kinds, samples, [])
-        for name, arrays in leaves.items():
-            sizes = jnp.array([x.size for x in arrays], jnp.float32)
-            norms = _rows_of_some(
-                plan.rows.norms, plan.rows, paths, table[f"{name} norm"]
-            )
-            sizes = _rows_of_some(plan.rows.sums, plan.rows, paths, sizes)
+        key = (paths_of(as_shapes(tree)), *_shapes(tree), has_packed(tree))
+        alike.setdefault(key, {})[name] = tree
+    for together in alike.values():
+        first = next(iter(together.values()))
+        paths = paths_of(as_shapes(first))
+        hold = holder(first)
+        kinds = list(together) if plan.histograms else []
+        samples = lambda row, kinds=kinds: [sample(row[k]) for k in kinds]
+        packed = {name: hold(tree) for name, tree in together.items()}
+        table, counts, _ = _each(plan, packed, kinds, samples, [])
+        sizes = jnp.array([math.prod(x) for x in _shapes(first)], jnp.float32)
+        sizes = _rows_of_some(plan.rows.sums, plan.rows, paths, sizes)
+        for name in together:
+            norms = table[f"{name} norm"]
+            norms = _rows_of_some(plan.rows.norms, plan.rows, paths, norms)
             made["moment_norm"][name] = jnp.where(sizes > 0, norms, -1)
             made["moment_rms"][name] = norms / jnp.sqrt(jnp.maximum(sizes, 1))
             if plan.histograms:
@@ -171,63 +181,71 @@ def nothing_kept(plan: Plan, trees: Mapping[str, Any]) -> dict[str, Any]:
         dict(trees),
     )
     for name, tree in trees.items():
-        sizes = jnp.array([x.size for x in _numbers(tree)], jnp.float32)
-        sizes = _rows_of_some(plan.rows.sums, plan.rows, paths_of(tree), sizes)
+        sizes = jnp.array([math.prod(x) for x in _shapes(tree)], jnp.float32)
+        paths = paths_of(as_shapes(tree))
+        sizes = _rows_of_some(plan.rows.sums, plan.rows, paths, sizes)
         found["moment_norm"][name] = jnp.where(sizes > 0, sizes * 0, -1)
     return found
 
 
 def _each(
     plan: Plan,
-    leaves: Mapping[str, Sequence[Any]],
+    trees: Mapping[str, Any],
     kinds: Sequence[str],
     samples: Callable[[Mapping[str, jax.Array]], list[jax.Array]],
     pairs: Sequence[tuple[str, str]],
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array], jax.Array]:
-    """Measure row by row of leaves, each in one pass over memory.
+    """Measure block by block of leaves, each in one pass over memory.
 
     They are measured one after the other, so that what one needs in memory is free
     before the next needs it.
 
     Args:
       plan: what to measure.
-      leaves: the leaves of each tree, by its name.
+      trees: by name, all packed alike, or none of them.
       kinds: what `samples` returns, in its order.
-      samples: returns magnitudes of some elements of one leaf of each tree.
+      samples: returns magnitudes of some elements of a block of each tree.
       pairs: names of trees of which to take inner products.
 
     Returns:
       Columns of one number a leaf, counts by magnitude of each kind and leaf with
       "sums" of the first kind, and a number once all are there.
     """
-    names = list(leaves)
+    names, blocks = list(trees), blocks_of(trees)
+    leaves = sum(len(block.places) for block in blocks)
+    columns = [f"{n} norm" for n in names] + [f"{n} nonfinite" for n in names]
+    columns += [f"{a} {b}" for a, b in pairs]
+    if not blocks:
+        made = dict.fromkeys(columns, _zeros(0))
+        return made, dict.fromkeys([*kinds, "sums"], _zeros(0, BINS)), _zeros()
 
-    def one(token: jax.Array, *row: Any) -> Any:
+    @jax.jit  # traced once for each type of block
+    def one(places: jax.Array, token: jax.Array, *row: Any) -> Any:
         # what is measured has no derivative
         seen = [after(lax.stop_gradient(working(x)), token) for x in row]
         named = dict(zip(names, seen, strict=True))
         dots = [(named[a], named[b]) for a, b in pairs]
         numbers = leaf_sums(seen, dots, axis_name=plan.axis_name)
-        found = [cast(x, jnp.float32) for x in samples(named)]
-        found = jnp.concatenate(found) if found else _zeros(0)
-        token = numbers[2 * len(seen) - 1]  # a count: never NaN
-        return numbers, found, token
+        found = counted(samples(named), places, leaves) if kinds else ()
+        return numbers, found, numbers[2 * len(seen) - 1, 0]  # a count: never NaN
 
-    if len(next(iter(leaves.values()), ())) > 1:
-        one = jax.jit(one)  # traced once for each type of leaf
     token, numbers, found = _zeros(), [], []
-    for row in zip(*leaves.values(), strict=True):
-        made, some, token = one(token, *row)
+    for block in blocks:
+        row = [block.arrays[name] for name in names]
+        made, some, token = one(jnp.array(block.places, jnp.int32), token, *row)
         numbers.append(made)
         found.append(some)
-    columns = [f"{n} norm" for n in names] + [f"{n} nonfinite" for n in names]
-    columns += [f"{a} {b}" for a, b in pairs]
-    stacked = jnp.stack(numbers, 1) if numbers else _zeros(len(columns), 0)
+    order = [place for block in blocks for place in block.places]
+    stacked = jnp.concatenate(numbers, 1)
+    if order != sorted(order):
+        stacked = stacked[:, np.argsort(order)]
     table = dict(zip(columns, stacked, strict=True))
-    sizes = [x.size for x in next(iter(leaves.values()), ())]
     if not kinds:
         return table, {}, token
-    counts, sums = counts_of(found, sizes, len(kinds), plan.axis_name)
+    shapes = _shapes(trees[names[0]])
+    sizes = [math.prod(shape) for shape in shapes]
+    sampled = [sample_size(shape) for shape in shapes]
+    counts, sums = counts_of(found, sizes, sampled, len(kinds), plan.axis_name)
     return table, dict(zip([*kinds, "sums"], [*counts, sums], strict=True)), token
 
 
@@ -254,8 +272,9 @@ def _tables(
             made[f"{name}_histogram"] = rows.whole.sums(counts.get(kind, zeros))
     made["first_nonfinite"] = rows.first(wrong)
     if plan.effective:
-        by_row = rows.sums(counts["effective"])
-        sums = rows.sums(counts["sums"])
+        none = _zeros(len(rows.leaves), BINS)
+        by_row = rows.sums(counts.get("effective", none))
+        sums = rows.sums(counts["sums"] if "effective" in counts else none)
         made["effective_learning_rate"] = quantiles(by_row, sums, SHARES)
         if plan.histograms:
             whole = by_row[: len(rows.members)]
@@ -306,6 +325,7 @@ def _apart(x: jax.Array, replicas: AxisName) -> jax.Array:
     axes = varying_axes(x, replicas)
     if not axes:  # the type says that it is equal everywhere
         return _zeros()
+    x = working(x)
     parts = (x.real, x.imag) if jnp.iscomplexobj(x) else (x,)
     apart = [lax.pmax(part, axes) - lax.pmin(part, axes) for part in parts]
     return functools.reduce(jnp.maximum, [jnp.max(a, initial=0) for a in apart])
@@ -318,6 +338,10 @@ def _zeros_of(function: Any, trees: Any) -> Any:
 
 def _zeros(*shape: int) -> jax.Array:
     return jnp.zeros(shape, jnp.float32)
+
+
+def _shapes(tree: Any) -> list[tuple[int, ...]]:
+    return [x.shape for x in jax.tree.leaves(as_shapes(tree)) if bits(x)]
 
 
 def _numbers(tree: Any) -> list[Any]:

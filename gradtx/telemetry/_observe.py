@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +22,7 @@ from gradtx.core import (
     PerParam,
     Role,
     after,
+    as_shapes,
     as_transformation,
     bits,
     cast,
@@ -32,13 +33,13 @@ from gradtx.core import (
     safe_increment,
     scaled_norm,
     transformation,
-    unpack,
     varying_axes,
     varying_like,
     zero_count,
     zero_norm,
     zeros_like,
 )
+from gradtx.telemetry._blocks import held
 from gradtx.telemetry._measure import (
     Plan,
     measured,
@@ -213,17 +214,21 @@ def observe(
         trees |= {"local": updates} if replicas is not None else {}
         kept = {k: v for k, v in state.measured.items() if not k.startswith("moment_")}
 
-        def measure(leaving):
+        def measure(leaving, trees):
             number = safe_increment(state.count)
             found, token = measured(seen, updates=leaving, **trees)
             return found | {"measured_update": number}, token
+
+        def again():
+            # the updates are in no memory: where they are wanted, they are made again
+            parts, whole = held(links, trees, extra)
+            given = whole.get("params")
+            return measure(_applied(parts, whole["grads"], given, extra)[0], whole)
 
         due = state.count % every == 0
         if every > 1:
             token = jnp.zeros((), jnp.float32)
             now = _agreed(due | ~finite)
-            # the updates are in no memory: where they are wanted, they are made again
-            again = lambda: measure(apply(links, grads)[0])
             found, token = _either(now, again, (kept, token))
             entering = jax.tree.map(
                 lambda x: after(x, token) if bits(x) else x, entering
@@ -232,7 +237,7 @@ def observe(
         else:
             now = jnp.ones((), bool)
             leaving, ended = apply(rest, entering)
-            found, token = measure(leaving)
+            found, token = measure(leaving, trees)
         inner_state = _rebuilt(inner, state.inner_state, iter(done + begun + ended))
 
         # 3. what is in memory when all is done
@@ -277,9 +282,6 @@ def observe(
     return init, update
 
 
-Parts = list[tuple[GradientTransformation, Any]]
-
-
 def _flat(tx: GradientTransformation, state: Any) -> Iterator[Any]:
     """Yield the links of a chain, and of chains inside it, with their states."""
     links = links_of(tx)
@@ -299,7 +301,9 @@ def _rebuilt(tx: GradientTransformation, state: Any, new: Iterator[Any]) -> Any:
     return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)
 
 
-def _applied(links: Parts, updates: Any, params: Any, extra: dict[str, Any]) -> Any:
+def _applied(
+    links: Sequence[Any], updates: Any, params: Any, extra: dict[str, Any]
+) -> Any:
     """Apply links one after the other; return updates and a list of new states."""
     made = []
     for link, old in links:
@@ -322,11 +326,11 @@ def _flags(state: Any) -> list[jax.Array]:
 def _kept(state: Any, plan: Plan) -> dict[str, Any]:
     """Return what a state keeps per parameter, by path."""
     found = {}
-    for field in fields(unpack(state)):
+    for field in fields(state):
         known = field.role in (Role.PER_PARAM, Role.FACTORED)
         if field.state == "ObserveState" or not (known or field.role is None):
             continue
-        paths = paths_of(field.value)
+        paths = paths_of(as_shapes(field.value))
         if paths if known else paths == plan.rows.leaves_in_order:
             found[field.path] = field.value
     return found

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from gradtx.core import AxisName, all_sum
+from gradtx.core import AxisName, all_sum, cast
 from gradtx.telemetry._histogram import BINS, LOW, PARTS, bin_edges
 
 #: The most elements of a leaf that are looked at. Of more, a percentile moves by less
@@ -35,28 +36,75 @@ def strides(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(steps)
 
 
-def sample(x: jax.Array) -> jax.Array:
-    """Return evenly spaced elements of an array, at most `MOST`, as a vector."""
-    steps = strides(x.shape)
+def sample_size(shape: Sequence[int]) -> int:
+    """Return how many elements of a leaf are in its sample."""
+    steps = strides(shape)
+    return math.prod(-(-n // step) for n, step in zip(shape, steps, strict=True))
+
+
+def sample(block: jax.Array) -> jax.Array:
+    """Return evenly spaced elements of leaves (leaves, *shape), at most `MOST` of each.
+
+    Returns:
+      Their magnitudes, (leaves, elements).
+    """
+    steps = strides(block.shape[1:])
     if max(steps, default=1) > 1:
-        x = x[tuple(slice(None, None, step) for step in steps)]
-    return x.reshape(-1)
+        block = block[(slice(None), *(slice(None, None, step) for step in steps))]
+    return cast(jnp.abs(block.reshape(len(block), -1)), jnp.float32)
+
+
+class Counted(NamedTuple):
+    """Sampled elements of some leaves, and in which bin each of them lies.
+
+    Attributes:
+      index: places in an array of (kinds, leaves, bins), for all kinds.
+      first: places in an array of (leaves, bins), for the first kind.
+      values: the elements of the first kind.
+    """
+
+    index: jax.Array
+    first: jax.Array
+    values: jax.Array
+
+
+def counted(samples: Sequence[jax.Array], places: jax.Array, leaves: int) -> Counted:
+    """Return where sampled elements of some leaves are to be counted.
+
+    Args:
+      samples: for each kind magnitudes, (leaves, elements). What is not finite is left
+        out.
+      places: the positions of these leaves among all.
+      leaves: how many there are.
+    """
+    column = jnp.stack(samples, 1)  # (leaves, kinds, elements)
+    # exponent and first bits of the mantissa: as many parts of each octave
+    shift = 23 - int(math.log2(PARTS))
+    index = lax.bitcast_convert_type(column, jnp.int32) >> shift
+    index = jnp.clip(index - (127 + LOW) * PARTS + 1, 0, BINS - 1)
+    leaf = places[:, None, None]
+    kind = jnp.arange(len(samples), dtype=jnp.int32)[None, :, None]
+    index = index + (kind * leaves + leaf) * BINS
+    index = jnp.where(jnp.isfinite(column), index, len(samples) * leaves * BINS)
+    flat = lambda x: x.reshape(-1)
+    return Counted(flat(index), flat(index[:, 0]), flat(samples[0]))
 
 
 def counts_of(
-    samples: Sequence[jax.Array],
+    found: Sequence[Counted],
     sizes: Sequence[int],
+    sampled: Sequence[int],
     kinds: int,
     axis_name: AxisName | None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Return how many elements of each kind and leaf have which magnitude, and means.
+    """Return how many elements of each kind and leaf have which magnitude, and sums.
 
     A sampled element stands for as many as its leaf has for each one in the sample.
 
     Args:
-      samples: for each leaf the magnitudes of some elements, as many of each kind, one
-        kind after the other. What is not finite is left out.
+      found: sampled elements of all leaves.
       sizes: how many elements each leaf has.
+      sampled: how many of them were sampled.
       kinds: how many kinds there are.
       axis_name: mapped axes over which leaves are sharded.
 
@@ -65,26 +113,13 @@ def counts_of(
       counted, (leaves, bins).
     """
     shape = (kinds, len(sizes), BINS)
-    column = _joined(samples)
-    if not column.size:
-        return jnp.zeros(shape, jnp.float32), jnp.zeros(shape[1:], jnp.float32)
-    lengths = np.array([x.size // kinds for x in samples])
-    # the place of each element's bins, and what it stands for
-    leaf = np.repeat(np.arange(len(sizes)), lengths * kinds)
-    kind = np.concatenate([np.repeat(np.arange(kinds), k) for k in lengths])
-    place = jnp.asarray((kind * len(sizes) + leaf) * BINS, jnp.int32)
-    weight = jnp.asarray((np.array(sizes) / np.maximum(lengths, 1)), jnp.float32)
-    # exponent and first bits of the mantissa: as many parts of each octave
-    shift = 23 - int(math.log2(PARTS))
-    index = lax.bitcast_convert_type(column, jnp.int32) >> shift
-    index = jnp.clip(index - (127 + LOW) * PARTS + 1, 0, BINS - 1) + place
-    index = jnp.where(jnp.isfinite(column), index, math.prod(shape))
+    stands = np.array(sizes, np.float32) / np.maximum(np.array(sampled), 1)
+    weight = jnp.asarray(stands, jnp.float32)[:, None]
+    index, first, values = (_joined(parts) for parts in zip(*found, strict=True))
     counts = jnp.zeros(math.prod(shape), jnp.int32).at[index].add(1, mode="drop")
-    counts = counts.reshape(shape).astype(jnp.float32) * weight[None, :, None]
-    sums = (
-        jnp.zeros(math.prod(shape[1:]), jnp.float32).at[index].add(column, mode="drop")
-    )
-    sums = sums.reshape(shape[1:]) * weight[:, None]
+    counts = counts.reshape(shape).astype(jnp.float32) * weight[None]
+    sums = jnp.zeros(math.prod(shape[1:]), jnp.float32)
+    sums = sums.at[first].add(values, mode="drop").reshape(shape[1:]) * weight
     return all_sum(counts, axis_name), all_sum(sums, axis_name)
 
 
@@ -95,7 +130,7 @@ def _joined(samples: Sequence[jax.Array]) -> jax.Array:
         few = [parts[i : i + _FEW] for i in range(0, len(parts), _FEW)]
         # the barrier keeps their parts from being computed in the kernel that joins them
         parts = [jnp.concatenate(lax.optimization_barrier(x)) for x in few]
-    return parts[0] if parts else jnp.zeros(0, jnp.float32)
+    return parts[0]
 
 
 _FEW = 32
