@@ -105,7 +105,9 @@ METRICS: dict[str, Metric] = {
     "optimizer_share": Metric("gauge", "", "Share of a step spent in the optimizer."),
     "seconds_to_target": Metric("gauge", "seconds", "Time until the target was met."),
     "state_bytes": Metric("gauge", "bytes", "Size of the optimizer's state."),
-    "checkpoint_saves": Metric("counter", "checkpoints", "Checkpoints that were saved."),
+    "checkpoint_saves": Metric(
+        "counter", "checkpoints", "Checkpoints that were saved."
+    ),
     "checkpoint_restores": Metric(
         "counter", "checkpoints", "Checkpoints that were restored."
     ),
