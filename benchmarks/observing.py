@@ -86,7 +86,7 @@ def _case(options: Options, tree: str) -> list[Row]:
     del contestants
     off = seconds["off"]
     for name, taken in seconds.items():
-        rows.append(case | _row("step", "ms", name, 1e3 * median(taken)))
+        rows.append(case | _row("update", "ms", name, 1e3 * median(taken)))
     for name in OBSERVED:
         pairs = zip(
             seconds[f"{name}, between"], seconds[f"{name}, measured"], strict=True
