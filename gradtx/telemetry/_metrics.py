@@ -147,7 +147,7 @@ class Name(NamedTuple):
 
 
 def parse(name: str) -> Name:
-    """Take the name of a value apart; a name that is not gradtx's is a metric.
+    """Take the name of a value apart.
 
     Example:
       >>> from gradtx import telemetry
@@ -155,11 +155,10 @@ def parse(name: str) -> Name:
       Name(metric='update_norm', field='', group='', leaf='encoder/kernel')
     """
     metric, *rest = name.split("/")
-    if metric not in METRICS:
-        return Name(name)
     parts = {}
     if len(rest) >= 2 and rest[0] == "field":
         parts["field"], rest = rest[1], rest[2:]
     if len(rest) >= 2 and rest[0] in ("group", "leaf"):
         parts[rest[0]] = "/".join(rest[1:])
-    return Name(metric, **parts)
+    whole = Name(metric, **parts)
+    return whole if str(whole) == name else Name(name)  # with slashes of its own

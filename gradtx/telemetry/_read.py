@@ -18,7 +18,7 @@ from gradtx.core import (
     fields,
 )
 from gradtx.telemetry._histogram import Histogram, bin_edges
-from gradtx.telemetry._metrics import METRICS, Name
+from gradtx.telemetry._metrics import METRICS, Name, parse
 from gradtx.telemetry._observe import ObserveState
 
 #: What of an observer's state is read, which is not the state of what it observes.
@@ -29,7 +29,7 @@ def read(state: Any) -> dict[str, Any]:
     """Return every metric that a state holds, by its name.
 
     Those of `observe`, and of single links: the learning rate in use, updates that were
-    skipped. A name is `update_norm`, of one group `update_norm/group/encoder`, of one
+    skipped, and what other states say by `Reading` that they tell. A name is `update_norm`, of one group `update_norm/group/encoder`, of one
     leaf `update_norm/leaf/encoder/kernel`, of what a state keeps
     `moment_norm/field/scale_by_adam.nu`; `telemetry.parse` takes it apart, `METRICS`
     says what each is. Waits until the state is computed, and copies nothing else.
@@ -84,7 +84,7 @@ def collect(state: Any) -> dict[str, Any]:
         if field.state == ObserveState.__name__ and field.name in _SEEN:
             path = field.path.rpartition(".")[0]
             observers.setdefault(path, {})[field.name] = field.value
-        elif field.reading in METRICS:
+        elif field.reading and field.reading != "clipped":  # which `observe` counts
             readings.setdefault(field.reading, {})[field.path] = field.value
     if not observers and not readings:
         raise ArgumentError(
@@ -110,12 +110,14 @@ def named(collected: Mapping[str, Any]) -> dict[str, Any]:
             name = Name(metric, path if len(values) > 1 else "")
             found[str(name)] = _plain(value)
     order = {metric: i for i, metric in enumerate(METRICS)}
-    return dict(sorted(found.items(), key=lambda item: order[item[0].split("/")[0]]))
+    place = lambda item: order.get(parse(item[0]).metric, len(order))
+    return dict(sorted(found.items(), key=place))
 
 
 def _observed(seen: Mapping[str, Any], path: str) -> Iterator[tuple[Name, Any]]:
     """Yield the metrics of one observer; `path` is empty where it is the only one."""
-    latest, measured, window = seen["latest"], seen["measured"], seen["window"]
+    latest, window = seen["latest"], seen["window"]
+    measured = _measured(seen["measured"])
     groups, leaves = list(seen["groups"]), list(seen["leaves"])
     labels = [("", ""), *((g, "") for g in groups), *(("", leaf) for leaf in leaves)]
 
@@ -130,7 +132,8 @@ def _observed(seen: Mapping[str, Any], path: str) -> Iterator[tuple[Name, Any]]:
 
     yield one("updates", seen["count"])
     for metric, value in latest.items():
-        yield one(metric, value)
+        whole = np.issubdtype(np.asarray(value).dtype, np.integer)
+        yield one(metric, value if whole else np.where(seen["count"] > 0, value, np.nan))
     norms = _known(window["gradient_norm"])
     yield one("gradient_norm_mean", _mean(norms))
     yield one("gradient_norm_variance", _mean((norms - _mean(norms)[..., None]) ** 2))
@@ -148,7 +151,7 @@ def _observed(seen: Mapping[str, Any], path: str) -> Iterator[tuple[Name, Any]]:
         ratio = measured["update_norm"] / measured["param_norm"]
     yield from rows("update_to_param_ratio", ratio)
     if "replica_drift" in measured:
-        yield from rows("replica_drift", _known(measured["replica_drift"]))
+        yield from rows("replica_drift", measured["replica_drift"])
     first = np.asarray(measured["first_nonfinite"]).astype(int)
     paths = np.array([*leaves, ""])
     yield (
@@ -163,7 +166,7 @@ def _observed(seen: Mapping[str, Any], path: str) -> Iterator[tuple[Name, Any]]:
             every = rows(metric, values, field)
             yield from (item for item, keep in zip(every, kept, strict=False) if keep)
     if "effective_learning_rate" in measured:
-        shares = _known(measured["effective_learning_rate"])
+        shares = measured["effective_learning_rate"]
         low, middle, high = np.moveaxis(shares, -1, 0)
         with np.errstate(divide="ignore", invalid="ignore"):
             spread = high / low
@@ -172,8 +175,7 @@ def _observed(seen: Mapping[str, Any], path: str) -> Iterator[tuple[Name, Any]]:
         yield from rows("effective_learning_rate_p90", high)
         yield from rows("effective_learning_rate_spread", spread)
     if "gradient_cosine" in measured:
-        cosine = measured["gradient_cosine"]
-        yield one("gradient_cosine", np.where(cosine < -1.5, np.nan, cosine))
+        yield one("gradient_cosine", measured["gradient_cosine"])
     if "pair" in window:
         variance, square, known = np.moveaxis(window["pair"], -1, 0)
         missing = np.where(known > 0, 0, np.nan)
@@ -192,6 +194,30 @@ def _observed(seen: Mapping[str, Any], path: str) -> Iterator[tuple[Name, Any]]:
                     at = ".".join(filter(None, (path, field)))
                     value = Histogram(table[..., row, :], bin_edges())
                     yield Name(metric, at, group), value
+
+
+def _measured(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was measured with NaN where nothing was, and no path for none."""
+    done = np.asarray(found["measured_update"]) > 0
+
+    def known(values: Any, least: float) -> np.ndarray:
+        there = done.reshape(done.shape + (1,) * (np.ndim(values) - done.ndim))
+        return np.where(there & ~(values < least), values, np.nan)
+
+    made = dict(found, first_nonfinite=np.where(done, found["first_nonfinite"], -1))
+    for metric, values in found.items():
+        if metric in ("moment_norm", "moment_rms"):
+            # a norm of −1 says of which rows a state keeps anything
+            made[metric] = {
+                field: np.where(x < 0, x, known(x, 0)) for field, x in values.items()
+            }
+        elif _is_gauge(metric) and metric != "measured_update":
+            made[metric] = known(values, -1.5 if metric == "gradient_cosine" else 0)
+    return made
+
+
+def _is_gauge(metric: str) -> bool:
+    return metric in METRICS and METRICS[metric].kind == "gauge"
 
 
 def _mean(values: Any) -> np.ndarray:
