@@ -4,14 +4,18 @@
     python examples/digits.py --devices 8        # on eight parts of a CPU
     python examples/digits.py --stop-after 10    # part of the way; then go on:
     python examples/digits.py --resume           # bit for bit as without the stop
+    python examples/digits.py --telemetry        # see inside the optimizer meanwhile
 
 Each device computes the mean gradient of its share of a batch; the first link of the
-optimizer averages them. curves.png and the checkpoints of a run are left in --out.
+optimizer averages them. curves.png and the checkpoints of a run are left in --out, and
+with --telemetry what was measured: the run is the same to the bit, and so are its
+checkpoints.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import sys
 import time
@@ -32,6 +36,16 @@ from _report import (
     progress_bar,
     replicas_equal,
     summary,
+)
+from _telemetry import (
+    Nobody,
+    Watcher,
+    inside,
+    open_telemetry,
+    report_telemetry,
+    unwatch,
+    watch,
+    where_to_look,
 )
 from flax import struct
 from flax.jax_utils import replicate, unreplicate
@@ -117,8 +131,8 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, A
     metrics = {
         "loss": loss / count,
         "accuracy": right / count,
-        "learning_rate": opt_state.scale_by_learning_rate.step_size,
-        "gradient_norm": opt_state.clip_by_global_norm.norm,
+        "learning_rate": inside(opt_state).scale_by_learning_rate.step_size,
+        "gradient_norm": inside(opt_state).clip_by_global_norm.norm,
     }
     step = state.step + 1
     state = state.replace(step=step, params=params, opt_state=opt_state, key=key)
@@ -137,11 +151,14 @@ def train_epoch(
     epoch: int,
     parts: Sequence[Batch],
     report: Callable[..., None],
+    recorder: Watcher,
 ) -> tuple[TrainState, list[dict[str, float]]]:
     """Update once per batch; return also what was measured at each update."""
     measured = []
     for number, batch in enumerate(parts, start=1):
         state, metrics = step(state, batch)
+        watched = {name: metrics[name] for name in ("loss", "accuracy")}
+        recorder.record(epoch * len(parts) + number, state.opt_state, **watched)
         row = {name: float(value) for name, value in metrics.items()}
         measured.append(row | {"epoch": epoch + number / len(parts)})
         report(measured[-1])
@@ -182,12 +199,21 @@ def train(options: argparse.Namespace, console: Console) -> None:
         "steps": [],
         "tests": [],
     }
+    empty = not options.resume
+    recording = contextlib.nullcontext(Nobody())
+    if options.telemetry:
+        recording = open_telemetry(options.out, options.port, tx, params, empty=empty)
     began = time.perf_counter()
-    with open_checkpoints(options.out, empty=not options.resume) as manager:
+    with open_checkpoints(options.out, empty=empty) as manager, recording as recorder:
         if options.resume:
-            state, record = restore(manager, state, record, options.allow_change)
+            with recorder.checkpoint("restore"):
+                state, record = restore(manager, state, record, options.allow_change)
         else:
-            save(manager, state, record)
+            with recorder.checkpoint():
+                save(manager, state, record)
+        if options.telemetry:
+            state = watch(state)  # and checkpoints keep the state without it
+            console.print(*where_to_look(recorder).values(), sep="\n", soft_wrap=True)
         # over the axis that pmap will have, or the second step is compiled again
         state = replicate(state, devices, "data")
         last = min(options.epochs, options.stop_after or options.epochs)
@@ -196,20 +222,26 @@ def train(options: argparse.Namespace, console: Console) -> None:
                 stop_if_asked()
                 shuffle = np.random.default_rng([options.seed, epoch]).permutation
                 parts = list(split(train_data, shuffle(len(train_data.label))))
-                state, steps = train_epoch(train_on, state, epoch, parts, report)
+                state, steps = train_epoch(
+                    train_on, state, epoch, parts, report, recorder
+                )
                 test = evaluate(test_on, state, split(test_data))
                 record = record | {
                     "epoch": epoch + 1,
                     "steps": record["steps"] + steps,
                     "tests": record["tests"] + [test | {"epoch": epoch + 1}],
                 }
-                save(manager, unreplicate(state), record)
+                recorder.write(len(record["steps"]), validation_loss=test["loss"])
+                with recorder.checkpoint():
+                    save(manager, unwatch(unreplicate(state)), record)
     seconds = time.perf_counter() - began
 
     trained = evaluate(test_on, state, split(train_data))
     same = replicas_equal((state.params, state.opt_state))
     console.print(summary(record, trained, same, seconds))
     draw_curves(options.out / "curves.png", record, clip=options.clip)
+    if options.telemetry:
+        report_telemetry(options.out, recorder, console)
 
 
 def parse_options() -> argparse.Namespace:
@@ -235,6 +267,8 @@ def parse_options() -> argparse.Namespace:
     flag = functools.partial(add, action="store_true")
     flag("--resume", help="go on from the newest checkpoint in --out")
     flag("--allow-change", help="resume although settings differ from the saved ones")
+    flag("--telemetry", help="measure the optimizer; write it to --out, and serve it")
+    add("--port", type=at_least(0), default=9464, help="where, default 9464; 0: a free")
     flag("--quiet", help="print nothing but errors")
     return parser.parse_args()
 

@@ -2,10 +2,13 @@
 
 import importlib
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from flax.jax_utils import replicate
+
+from gradtx import telemetry
 
 ROOT = Path(__file__).parents[2]
 ONE = ("--devices", "1", "--optimizer", "rms", "--epochs", "12", "--stop-after", "10")
@@ -67,6 +72,7 @@ def runs(tmp_path_factory):
             break
         time.sleep(0.01)
     printed = {"interrupted": finish(interrupted, 130)}
+    shutil.copytree(out / "interrupted", out / "watched")
     eight = start(out / "eight", *EIGHT)
     return out, printed | {"one": finish(one), "eight": finish(eight)}
 
@@ -111,6 +117,41 @@ def test_changed_settings_are_named_and_refused(runs):
     assert "other settings" in first
     assert changes == ["  seed: 0 -> 1", "  clip_by_global_norm.max_norm: 1.0 -> 0.5"]
     assert "--allow-change" in advice
+
+
+def test_run_with_telemetry_goes_on_to_the_same_bits_and_says_where_all_is(runs):
+    out, _ = runs
+    before, _ = saved(out / "watched")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        options = ("--resume", "--telemetry", "--port", port)
+        printed, errors = finish(start(out / "watched", *EIGHT, *options))
+    # so a checkpoint does not tell whether there was telemetry: each resumes the other
+    assert saved(out / "watched") == saved(out / "eight")
+    assert errors.startswith(f"digits.py: port {port} is taken")
+    assert errors.count("\n") == 1
+    assert "replicas bit-identical │ yes" in printed
+    assert " 0 lost writes" in printed
+    folder = out / "watched" / "telemetry"
+    assert f"tensorboard --logdir {folder / 'tensorboard'}\n" in printed
+    for picture in ("metrics.png", "effective_learning_rate.png"):
+        assert matplotlib.image.imread(folder / picture)[..., :3].std() > 0.05
+    assert list((folder / "tensorboard").iterdir())
+
+    records = telemetry.read_jsonl(folder / "metrics.jsonl")
+    seen = [record for record in records if "loss" in record]
+    begun = len(before["steps"])
+    assert [record["step"] for record in seen] == [*range(begun + 10, 193, 10)]
+    told, last = saved(out / "eight")[0]["steps"], seen[-1]
+    for name in ("loss", "accuracy", "gradient_norm", "learning_rate"):
+        assert last[name] == told[last["step"] - 1][name]
+    assert last["replica_drift"] == 0
+    assert last["gradient_noise_scale"] > 0
+    assert last["update_norm/group/convolutions"] > 0
+    assert last["effective_learning_rate/leaf/Dense_1/kernel"] > 0
+    assert last["gradient_histogram"].counts.sum() > 0
+    assert records[-1]["checkpoint_saves"] == 8 - before["epoch"]
+    assert records[-1]["checkpoint_restores"] == 1
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +200,34 @@ def test_eight_devices_update_and_measure_as_one(digits, lenient, monkeypatch):
         results.append((metrics, first_moment, tested))
     # sums of 29 float32 numbers in another order
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-7), *results)
+
+
+def test_telemetry_is_served_and_begins_anew_with_a_new_run(digits, tmp_path, lenient):
+    params = {"Conv": np.ones(3, np.float32), "Dense": np.ones(2, np.float32)}
+    tx = digits.gradtx.chain(
+        digits.gradtx.pmean_gradients("data"), digits.gradtx.sgd(0.5)
+    )
+    state = digits.TrainState.create(
+        apply_fn=None, params=params, tx=tx, key=jax.random.key(0)
+    )
+    state = digits.watch(state)
+    update = jax.pmap(state.tx.update, axis_name="data", devices=jax.devices()[:1])
+    grads, opt_state, params = replicate(
+        (params, state.opt_state, params), jax.devices()[:1], "data"
+    )
+    _, opt_state = update(grads, opt_state, params)
+    for empty, lines in ((True, 1), (False, 2), (True, 1)):
+        with digits.open_telemetry(tmp_path, 0, tx, params, empty=empty) as recorder:
+            for step in range(10):
+                recorder.record(step, opt_state)
+            assert recorder.flush()
+            *_, curl = digits.where_to_look(recorder).values()
+            with urllib.request.urlopen(curl.split()[-1]) as answer:
+                page = answer.read().decode()
+        path = tmp_path / "telemetry" / "metrics.jsonl"
+        assert len(telemetry.read_jsonl(path)) == lines
+    assert 'gradtx_param_norm{field="",group="convolutions",leaf=""} 1.732' in page
+    assert recorder.dropped == 0
 
 
 def test_replicas_that_differ_are_noticed(digits):
