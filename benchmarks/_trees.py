@@ -101,7 +101,14 @@ def arrays(tree: Shapes, scale: float, seed: int) -> dict[str, np.ndarray]:
     and drawing 124M of them takes longer than the step.
     """
     block = np.random.default_rng(seed).standard_normal(2**20 + 7, np.float32) * scale
-    return {name: np.resize(block, shape) for name, shape in tree.items()}
+
+    def numbers(shape: tuple[int, ...]) -> np.ndarray:
+        size = math.prod(shape)
+        # `resize` keeps a whole copy of the block behind each array, however small
+        flat = block[:size].copy() if size <= len(block) else np.resize(block, size)
+        return flat.reshape(shape)
+
+    return {name: numbers(shape) for name, shape in tree.items()}
 
 
 def abstract(tree: Shapes) -> dict[str, Any]:
