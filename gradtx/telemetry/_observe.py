@@ -151,8 +151,13 @@ def observe(
             "give one of them."
         )
 
+    def own(tree: Any) -> Any:
+        # of the two sets of `lookahead`, the one that gradients are of
+        pairs = inner.traits.form == "pairs"
+        return getattr(tree, "fast", tree) if pairs else tree
+
     def plan(params: Any) -> Plan:
-        rows = rows_of(params, groups, per_leaf)
+        rows = rows_of(own(params), groups, per_leaf)
         return Plan(rows, effective, histograms, replicas, axis_name)
 
     def init(params):
@@ -168,20 +173,20 @@ def observe(
             ring["clipped"] = jnp.full(window, -1, jnp.float32)
         if successive or replicas is not None:
             ring["pair"] = jnp.zeros((window, 3), jnp.float32)
-        found = nothing_measured(seen, params, successive)
+        found = nothing_measured(seen, own(params), successive)
         found["measured_update"] = count
         if moments:
             found |= nothing_kept(seen, _kept(inner_state, seen))
         # in a shard_map, what is measured of what varies differs between devices
-        own = zero_norm(params, axis_name=axis_name)
-        typed = lambda tree: jax.tree.map(lambda x: varying_like(own, x), tree)
+        zero = zero_norm(params, axis_name=axis_name)
+        typed = lambda tree: jax.tree.map(lambda x: varying_like(zero, x), tree)
         return ObserveState(
             count=count,
             inner_state=inner_state,
             latest=typed(latest),
             measured=typed(found),
             window=typed(ring),
-            previous=zeros_like(params) if successive else (),
+            previous=zeros_like(own(params)) if successive else (),
             groups=dict.fromkeys(seen.rows.groups, ()),
             leaves=dict.fromkeys(seen.rows.leaves, ()),
         )
@@ -216,7 +221,8 @@ def observe(
 
         def measure(leaving, trees):
             number = safe_increment(state.count)
-            found, token = measured(seen, updates=leaving, **trees)
+            trees = {name: own(tree) for name, tree in trees.items()}
+            found, token = measured(seen, updates=own(leaving), **trees)
             return found | {"measured_update": number}, token
 
         def again():
@@ -261,7 +267,8 @@ def observe(
         seen_norm = jnp.where(finite, latest["gradient_norm"], -1)
         ring = {"gradient_norm": state.window["gradient_norm"].at[place].set(seen_norm)}
         if flags := _flags(inner_state):
-            clipped = functools.reduce(jnp.logical_or, flags)
+            # a link that was left out still says what it did before
+            clipped = functools.reduce(jnp.logical_or, flags) & finite
             so_far = state.latest["clipped_updates"]
             latest["clipped_updates"] = _one_more(so_far, clipped)
             column = state.window["clipped"]

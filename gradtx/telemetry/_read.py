@@ -29,14 +29,16 @@ def read(state: Any) -> dict[str, Any]:
     """Return every metric that a state holds, by its name.
 
     Those of `observe`, and of single links: the learning rate in use, updates that were
-    skipped, and what other states say by `Reading` that they tell. A name is `update_norm`, of one group `update_norm/group/encoder`, of one
-    leaf `update_norm/leaf/encoder/kernel`, of what a state keeps
+    skipped, and what other states say by `Reading` that they tell. A name is
+    `update_norm`, of one group `update_norm/group/encoder`, of one leaf
+    `update_norm/leaf/encoder/kernel`, of what a state keeps
     `moment_norm/field/scale_by_adam.nu`; `telemetry.parse` takes it apart, `METRICS`
     says what each is. Waits until the state is computed, and copies nothing else.
 
     Args:
-      state: the state of any optimizer, also in a `TrainState`. Leading axes, such as
-        those that `scan` or `pmap` give it, are those of every value.
+      state: the state of any optimizer, or a `TrainState` or `nnx.Optimizer` of Flax
+        with it. Leading axes, such as those that `scan` or `pmap` give it, are those
+        of every value.
 
     Returns:
       Python numbers, texts and `Histogram`s; NumPy arrays where there are leading axes.
@@ -80,12 +82,13 @@ def collect(state: Any) -> dict[str, Any]:
     """
     observers: dict[str, dict[str, Any]] = {}
     readings: dict[str, dict[str, Any]] = {}
-    for field in fields(state):
+    for field in fields(getattr(state, "opt_state", state)):
         if field.state == ObserveState.__name__ and field.name in _SEEN:
             path = field.path.rpartition(".")[0]
-            observers.setdefault(path, {})[field.name] = field.value
+            observers.setdefault(path, {})[field.name] = _unboxed(field.value)
         elif field.reading and field.reading != "clipped":  # which `observe` counts
-            readings.setdefault(field.reading, {})[field.path] = field.value
+            value = _unboxed(field.value)
+            readings.setdefault(field.reading, {})[field.path] = value
     if not observers and not readings:
         raise ArgumentError(
             f"there is nothing to read in {type(state).__name__}. Give the state of an "
@@ -95,6 +98,14 @@ def collect(state: Any) -> dict[str, Any]:
     if observers:
         readings.pop("gradient_norm", None)  # an observer has it
     return {"observers": observers, "readings": readings}
+
+
+def _unboxed(node: Any) -> Any:
+    """Return arrays and dicts of them, without what Flax puts around each."""
+    if isinstance(node, Mapping):
+        return {key: _unboxed(value) for key, value in node.items()}
+    leaves = jax.tree.leaves(node)
+    return leaves[0] if len(leaves) == 1 else node
 
 
 def named(collected: Mapping[str, Any]) -> dict[str, Any]:
