@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +21,7 @@ from gradtx.core import (
     cast,
     has_packed,
     leaf_sums,
+    shards,
     unpack,
     varying_axes,
     working,
@@ -121,7 +122,8 @@ def measured_moments(plan: Plan, trees: Mapping[str, Any]) -> dict[str, Any]:
         samples = lambda row, kinds=kinds: [sample(row[k]) for k in kinds]
         packed = {name: hold(tree) for name, tree in together.items()}
         table, counts, _ = _each(plan, packed, kinds, samples, [])
-        sizes = jnp.array([math.prod(x) for x in _shapes(first)], jnp.float32)
+        spread = zip(_shapes(first), _spread(plan, [first]), strict=True)
+        sizes = jnp.array([math.prod(x) * n for x, n in spread], jnp.float32)
         sizes = _rows_of_some(plan.rows.sums, plan.rows, paths, sizes)
         for name in together:
             norms = table[f"{name} norm"]
@@ -245,7 +247,8 @@ def _each(
     shapes = _shapes(trees[names[0]])
     sizes = [math.prod(shape) for shape in shapes]
     sampled = [sample_size(shape) for shape in shapes]
-    counts, sums = counts_of(found, sizes, sampled, len(kinds), plan.axis_name)
+    spread, kinds_, axis = _spread(plan, trees.values()), len(kinds), plan.axis_name
+    counts, sums = counts_of(found, sizes, sampled, spread, kinds_, axis)
     return table, dict(zip([*kinds, "sums"], [*counts, sums], strict=True)), token
 
 
@@ -342,6 +345,14 @@ def _zeros(*shape: int) -> jax.Array:
 
 def _shapes(tree: Any) -> list[tuple[int, ...]]:
     return [x.shape for x in jax.tree.leaves(as_shapes(tree)) if bits(x)]
+
+
+def _spread(plan: Plan, trees: Iterable[Any]) -> list[int]:
+    """Return over how many devices each leaf of trees that are alike is sharded."""
+    if plan.axis_name is None:
+        return [1] * len(_shapes(next(iter(trees))))
+    columns = [[shards(x, plan.axis_name) for x in _numbers(tree)] for tree in trees]
+    return [max(row) for row in zip(*columns, strict=True)]
 
 
 def _numbers(tree: Any) -> list[Any]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from gradtx.core import AxisName, all_sum, cast
+from gradtx.core import AxisName, all_sum, cast, shards
 from gradtx.telemetry._histogram import BINS, LOW, PARTS, bin_edges
 
 #: The most elements of a leaf that are looked at. Of more, a percentile moves by less
@@ -49,9 +49,17 @@ def sample(block: jax.Array) -> jax.Array:
       Their magnitudes, (leaves, elements).
     """
     steps = strides(block.shape[1:])
-    if max(steps, default=1) > 1:
-        block = block[(slice(None), *(slice(None, None, step) for step in steps))]
-    return cast(jnp.abs(block.reshape(len(block), -1)), jnp.float32)
+
+    def spaced(block):
+        if max(steps, default=1) > 1:
+            block = block[(slice(None), *(slice(None, None, step) for step in steps))]
+        return cast(jnp.abs(block.reshape(len(block), -1)), jnp.float32)
+
+    sharding = jax.typeof(block).sharding
+    if any(sharding.spec):  # so few are whole on each device of an explicit mesh
+        whole = jax.NamedSharding(sharding.mesh, jax.P())
+        return jax.sharding.auto_axes(spaced, out_sharding=whole)(block)
+    return spaced(block)
 
 
 class Counted(NamedTuple):
@@ -94,6 +102,7 @@ def counts_of(
     found: Sequence[Counted],
     sizes: Sequence[int],
     sampled: Sequence[int],
+    spread: Sequence[int],
     kinds: int,
     axis_name: AxisName | None,
 ) -> tuple[jax.Array, jax.Array]:
@@ -105,6 +114,7 @@ def counts_of(
       found: sampled elements of all leaves.
       sizes: how many elements each leaf has.
       sampled: how many of them were sampled.
+      spread: over how many devices each leaf is sharded.
       kinds: how many kinds there are.
       axis_name: mapped axes over which leaves are sharded.
 
@@ -117,6 +127,9 @@ def counts_of(
     weight = jnp.asarray(stands, jnp.float32)[:, None]
     index, first, values = (_joined(parts) for parts in zip(*found, strict=True))
     counts = jnp.zeros(math.prod(shape), jnp.int32).at[index].add(1, mode="drop")
+    # what every device has the same of is counted once
+    stands *= np.array(spread, np.float32) / shards(counts, axis_name)
+    weight = jnp.asarray(stands, jnp.float32)[:, None]
     counts = counts.reshape(shape).astype(jnp.float32) * weight[None]
     sums = jnp.zeros(math.prod(shape[1:]), jnp.float32)
     sums = sums.at[first].add(values, mode="drop").reshape(shape[1:]) * weight
