@@ -61,11 +61,16 @@ class Plan(NamedTuple):
     axis_name: AxisName | None
 
 
-def measured(plan: Plan, **trees: Any) -> tuple[dict[str, Any], jax.Array]:
+def measured(
+    plan: Plan, again: Callable[[jax.Array], Any] | None = None, **trees: Any
+) -> tuple[dict[str, Any], jax.Array]:
     """Return what a plan asks for of trees of one structure, and a number to wait for.
 
     Args:
       plan: what to measure.
+      again: returns the updates once more, when the number that it gets is there. Few
+        elements of them are looked at; of updates that are in no memory, computing
+        these anew takes less than keeping all for it.
       **trees: `grads` and `updates`; `params`, `previous` gradients and each device's
         `local` gradients where there are any.
 
@@ -74,7 +79,8 @@ def measured(plan: Plan, **trees: Any) -> tuple[dict[str, Any], jax.Array]:
       be negative is −1 where there is none, a cosine −2: a state that is well holds no
       NaN.
     """
-
+    pairs = [("grads", "previous")] if "previous" in trees else []
+    table, token = _sums(plan, trees, pairs)
     # one gradient per example has no such ratio
     alike = _shapes(trees["grads"]) == _shapes(trees["updates"])
     ratio = ["effective"] if plan.effective and alike else []
@@ -82,21 +88,22 @@ def measured(plan: Plan, **trees: Any) -> tuple[dict[str, Any], jax.Array]:
 
     def samples(row: Mapping[str, jax.Array]) -> list[jax.Array]:
         found = []
-        g, u = row["grads"], row["updates"]
         if ratio:
-            size, moved = sample(g), sample(u)
+            size, moved = sample(row["grads"]), sample(row["updates"])
             usable = (size > 0) & jnp.isfinite(size)
             found.append(moved / jnp.where(usable, size, jnp.nan))
         return found + [sample(row[k]) for k in kinds if k in row]
 
-    pairs = [("grads", "previous")] if "previous" in trees else []
-    table, counts, token = _each(plan, trees, kinds, samples, pairs)
+    seen = {name: trees[name] for name in _NAMES if name in trees}
+    if again is not None and kinds:
+        seen["updates"] = again(token)
+    counts, last = _counts(plan, seen, kinds, samples, token)
     if plan.replicas is not None and "params" in trees:
         drift = [_apart(x, plan.replicas) for x in _numbers(trees["params"])]
         drift = [cast(all_max(x, plan.axis_name), jnp.float32) for x in drift]
         table["drift"] = jnp.stack([*drift, _zeros()])[:-1]
     made = _tables(plan, table, counts, frozenset(trees))
-    return jax.tree.map(lambda x: lax.convert_element_type(x, jnp.float32), made), token
+    return jax.tree.map(lambda x: lax.convert_element_type(x, jnp.float32), made), last
 
 
 def measured_moments(plan: Plan, trees: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,7 +128,8 @@ def measured_moments(plan: Plan, trees: Mapping[str, Any]) -> dict[str, Any]:
         kinds = list(together) if plan.histograms else []
         samples = lambda row, kinds=kinds: [sample(row[k]) for k in kinds]
         packed = {name: hold(tree) for name, tree in together.items()}
-        table, counts, _ = _each(plan, packed, kinds, samples, [])
+        table, token = _sums(plan, packed, [])
+        counts, _ = _counts(plan, packed, kinds, samples, token)
         spread = zip(_shapes(first), _spread(plan, [first]), strict=True)
         sizes = jnp.array([math.prod(x) * n for x, n in spread], jnp.float32)
         sizes = _rows_of_some(plan.rows.sums, plan.rows, paths, sizes)
@@ -190,14 +198,10 @@ def nothing_kept(plan: Plan, trees: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _each(
-    plan: Plan,
-    trees: Mapping[str, Any],
-    kinds: Sequence[str],
-    samples: Callable[[Mapping[str, jax.Array]], list[jax.Array]],
-    pairs: Sequence[tuple[str, str]],
-) -> tuple[dict[str, jax.Array], dict[str, jax.Array], jax.Array]:
-    """Measure block by block of leaves, each in one pass over memory.
+def _sums(
+    plan: Plan, trees: Mapping[str, Any], pairs: Sequence[tuple[str, str]]
+) -> tuple[dict[str, jax.Array], jax.Array]:
+    """Sum over blocks of leaves, each in one pass over memory.
 
     They are measured one after the other, so that what one needs in memory is free
     before the next needs it.
@@ -205,51 +209,84 @@ def _each(
     Args:
       plan: what to measure.
       trees: by name, all packed alike, or none of them.
-      kinds: what `samples` returns, in its order.
-      samples: returns magnitudes of some elements of a block of each tree.
       pairs: names of trees of which to take inner products.
 
     Returns:
-      Columns of one number a leaf, counts by magnitude of each kind and leaf with
-      "sums" of the first kind, and a number once all are there.
+      Columns of one number a leaf, and a number once all are there.
     """
     names, blocks = list(trees), blocks_of(trees)
-    leaves = sum(len(block.places) for block in blocks)
     columns = [f"{n} norm" for n in names] + [f"{n} nonfinite" for n in names]
     columns += [f"{a} {b}" for a, b in pairs]
     if not blocks:
-        made = dict.fromkeys(columns, _zeros(0))
-        return made, dict.fromkeys([*kinds, "sums"], _zeros(0, BINS)), _zeros()
+        return dict.fromkeys(columns, _zeros(0)), _zeros()
 
     @jax.jit  # traced once for each type of block
-    def one(places: jax.Array, token: jax.Array, *row: Any) -> Any:
-        # what is measured has no derivative
-        seen = [after(lax.stop_gradient(working(x)), token) for x in row]
+    def one(token: jax.Array, *row: Any) -> Any:
+        seen = [_after(x, token) for x in row]
         named = dict(zip(names, seen, strict=True))
         dots = [(named[a], named[b]) for a, b in pairs]
         numbers = leaf_sums(seen, dots, axis_name=plan.axis_name)
-        found = counted(samples(named), places, leaves) if kinds else ()
-        return numbers, found, numbers[2 * len(seen) - 1, 0]  # a count: never NaN
+        return numbers, numbers[2 * len(seen) - 1, 0]  # a count: never NaN
 
-    token, numbers, found = _zeros(), [], []
+    token, numbers = _zeros(), []
     for block in blocks:
-        row = [block.arrays[name] for name in names]
-        made, some, token = one(jnp.array(block.places, jnp.int32), token, *row)
+        made, token = one(token, *block.arrays.values())
         numbers.append(made)
-        found.append(some)
     order = [place for block in blocks for place in block.places]
     stacked = jnp.concatenate(numbers, 1)
     if order != sorted(order):
         stacked = stacked[:, np.argsort(order)]
-    table = dict(zip(columns, stacked, strict=True))
+    return dict(zip(columns, stacked, strict=True)), token
+
+
+def _counts(
+    plan: Plan,
+    trees: Mapping[str, Any],
+    kinds: Sequence[str],
+    samples: Callable[[Mapping[str, jax.Array]], list[jax.Array]],
+    token: jax.Array,
+) -> tuple[dict[str, jax.Array], jax.Array]:
+    """Count some elements of blocks of leaves by magnitude.
+
+    Args:
+      plan: what to measure.
+      trees: as in `_sums`.
+      kinds: what `samples` returns, in its order.
+      samples: returns magnitudes of some elements of a block of each tree.
+      token: a number to wait for.
+
+    Returns:
+      Counts by magnitude of each kind and leaf, with "sums" of the first kind, and a
+      number once all are there.
+    """
     if not kinds:
-        return table, {}, token
-    shapes = _shapes(trees[names[0]])
+        return {}, token
+    shapes, blocks = _shapes(next(iter(trees.values()))), blocks_of(trees)
+    if not blocks:
+        return dict.fromkeys([*kinds, "sums"], _zeros(0, BINS)), token
+
+    @jax.jit  # traced once for each type of block
+    def one(places: jax.Array, token: jax.Array, *row: Any) -> Any:
+        seen = [_after(x, token) for x in row]
+        named = dict(zip(trees, seen, strict=True))
+        return counted(samples(named), places, len(shapes))
+
+    found = [
+        one(jnp.array(block.places, jnp.int32), token, *block.arrays.values())
+        for block in blocks
+    ]
     sizes = [math.prod(shape) for shape in shapes]
     sampled = [sample_size(shape) for shape in shapes]
     spread, kinds_, axis = _spread(plan, trees.values()), len(kinds), plan.axis_name
     counts, sums = counts_of(found, sizes, sampled, spread, kinds_, axis)
-    return table, dict(zip([*kinds, "sums"], [*counts, sums], strict=True)), token
+    # counts are no NaN either
+    last = jnp.where(jnp.isnan(jnp.sum(counts)), jnp.nan, token)
+    return dict(zip([*kinds, "sums"], [*counts, sums], strict=True)), last
+
+
+def _after(x: Any, token: jax.Array) -> jax.Array:
+    """Return `x` in 32 bits or more, when the token is there; it has no derivative."""
+    return after(lax.stop_gradient(working(x)), token)
 
 
 def _tables(

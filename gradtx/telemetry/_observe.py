@@ -219,27 +219,30 @@ def observe(
         trees |= {"local": updates} if replicas is not None else {}
         kept = {k: v for k, v in state.measured.items() if not k.startswith("moment_")}
 
-        def measure(leaving, trees):
+        def measure(leaving, trees, again=None):
             number = safe_increment(state.count)
             trees = {name: own(tree) for name, tree in trees.items()}
-            found, token = measured(seen, updates=own(leaving), **trees)
+            found, token = measured(seen, again, updates=own(leaving), **trees)
             return found | {"measured_update": number}, token
 
-        def again():
+        def anew():
             # the updates are in no memory: where they are wanted, they are made again
             parts, whole = held(links, trees, extra)
-            given = whole.get("params")
-            return measure(_applied(parts, whole["grads"], given, extra)[0], whole)
+
+            def made(parts, updates):
+                return _applied(parts, updates, whole.get("params"), extra)[0]
+
+            lead = len(begun)
+            first = made(parts[:lead], whole["grads"])
+            again = lambda token: own(made(parts[lead:], _after(first, token)))
+            return measure(made(parts[lead:], first), whole, again)
 
         due = state.count % every == 0
         if every > 1:
             token = jnp.zeros((), jnp.float32)
             now = _agreed(due | ~finite)
-            found, token = _either(now, again, (kept, token))
-            entering = jax.tree.map(
-                lambda x: after(x, token) if bits(x) else x, entering
-            )
-            leaving, ended = apply(rest, entering)
+            found, token = _either(now, anew, (kept, token))
+            leaving, ended = apply(rest, _after(entering, token))
         else:
             now = jnp.ones((), bool)
             leaving, ended = apply(rest, entering)
@@ -355,6 +358,11 @@ def _agreed(flag: jax.Array) -> jax.Array:
     axes = tuple(jax.sharding.get_abstract_mesh().manual_axes)
     axes = varying_axes(flag, axes) if axes else ()
     return lax.pmax(flag.astype(jnp.int32), axes) > 0 if axes else flag
+
+
+def _after(updates: Any, token: jax.Array) -> Any:
+    """Return updates when the token, which is never NaN, is there."""
+    return jax.tree.map(lambda x: after(x, token) if bits(x) else x, updates)
 
 
 def _one_more(count: jax.Array, flag: jax.Array) -> jax.Array:
