@@ -58,6 +58,16 @@ INSTRUCTIONS = {
 PACKED_KERNELS = 24
 PACKED_INSTRUCTIONS = 400
 
+#: Between measurements, an observed step moves the bytes of the step and these of the
+#: metrics, in so many kernels more.
+OBSERVED_STATE, OBSERVED_KERNELS = 2048, 24
+#: Bytes of temporaries that a measurement takes: for each element of small leaves, which
+#: are packed; for each parameter, the updates where they are counted by magnitude; for
+#: the metrics.
+OBSERVED_SMALL = 28
+OBSERVED_TEMPORARIES = {"default": 0, "per leaf": 4, "successive": 0}
+OBSERVED_METRICS = 2**18
+
 #: The trees that are compiled: leaves of one size, and the leaves of a language model.
 BUDGET_TREES: dict[str, Shapes] = {
     "equal": {f"w{index}": (256, 256) for index in range(4)},

@@ -1,13 +1,17 @@
 """gradtx's compiled steps cost no more than benchmarks/budgets.py allows."""
 
 import functools
+import math
 
+import jax
 import pytest
 
-from benchmarks import budgets
-from benchmarks._subjects import step_on
+import gradtx
+from benchmarks import budgets, observing
+from benchmarks._optimizers import optimizer
+from benchmarks._subjects import step_of, step_on
 from benchmarks._traffic import Traffic, traffic
-from benchmarks._trees import count, many
+from benchmarks._trees import abstract, count, many
 
 TREES = budgets.BUDGET_TREES
 cases = pytest.mark.parametrize("tree", TREES)
@@ -64,6 +68,26 @@ def test_no_temporaries(name, tree):
     found, _ = measured("gradtx", name, tree)
     parameters = count(TREES[tree])
     assert found.temporaries <= 4 * budgets.SMALL + budgets.SCALARS / parameters
+
+
+@cases
+@pytest.mark.parametrize("given", observing.OBSERVED)
+def test_telemetry_moves_nothing_between_measurements(tree, given):
+    plain, _ = measured("gradtx", "clip_adamw", tree)
+    chosen = observing.OBSERVED[given]
+    tx = gradtx.observe(optimizer(gradtx, "clip_adamw"), every=100, **chosen)
+    params, parameters = abstract(TREES[tree]), count(TREES[tree])
+    step = step_of(tx, gradtx.apply_updates)
+    lowered = step.lower(params, jax.eval_shape(tx.init, params), params)
+    found = traffic(lowered.compile(), parameters)
+    assert found.bytes <= plain.bytes + budgets.OBSERVED_STATE / parameters
+    assert found.kernels <= plain.kernels + budgets.OBSERVED_KERNELS
+    # and the branch that measures holds small leaves and little else
+    sizes = [math.prod(shape) for shape in TREES[tree].values()]
+    small = [size for size in sizes if size < 2**16]
+    most = budgets.OBSERVED_SMALL * sum(small) if len(small) >= 8 else 0
+    most += budgets.OBSERVED_TEMPORARIES[given] * parameters + budgets.OBSERVED_METRICS
+    assert found.temporaries * parameters <= most
 
 
 @steps
