@@ -116,6 +116,7 @@ from gradtx.core._numerics import (
     working as working,
 )
 from gradtx.core._order import after as after
+from gradtx.core._outside import imported as imported
 from gradtx.core._pack import pack as pack
 from gradtx.core._packed import (
     Packed as Packed,

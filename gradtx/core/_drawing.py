@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gradtx.core._outside import imported
+
 #: Lines of text lie at least this far apart, in sizes of the font.
 _SPACING = 1.35
 
@@ -24,13 +26,8 @@ def new_figure(width: float, height: float) -> Any:
     Raises:
       ImportError: if there is no matplotlib, with the command that installs it.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "a plot needs matplotlib, which is not installed: pip install 'gradtx[plot]'"
-        ) from error
-    return Figure(figsize=(width, height), layout="constrained")
+    figures = imported("matplotlib.figure", "plot")
+    return figures.Figure(figsize=(width, height), layout="constrained")
 
 
 class LineEnd(NamedTuple):

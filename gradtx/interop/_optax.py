@@ -18,11 +18,11 @@ from gradtx.core import (
     TreeMismatchError,
     dtype_of,
     hyperparameters,
+    imported,
     is_chain_state,
     roles,
     shape_of,
 )
-from gradtx.interop._missing import imported
 
 
 def to_optax(tx: GradientTransformation) -> Any:

@@ -7,10 +7,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from gradtx.core import ArgumentError
+from gradtx.core import ArgumentError, imported
 from gradtx.telemetry._histogram import Histogram
 from gradtx.telemetry._metrics import METRICS, parse
-from gradtx.telemetry._outside import imported, writes_here
+from gradtx.telemetry._programs import writes_here
 from gradtx.telemetry._record import Record, Value
 from gradtx.telemetry._sink import Sink
 

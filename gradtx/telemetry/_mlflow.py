@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from gradtx.core import imported
 from gradtx.telemetry._histogram import Histogram
-from gradtx.telemetry._outside import imported, renamer, writes_here
+from gradtx.telemetry._programs import renamer, writes_here
 from gradtx.telemetry._record import Record, Value
 from gradtx.telemetry._sink import Sink
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from gradtx.core import ArgumentError, check_count
+from gradtx.core import ArgumentError, check_count, imported
 from gradtx.telemetry._histogram import Histogram
 from gradtx.telemetry._metrics import METRICS, parse
-from gradtx.telemetry._outside import imported, renamer, writes_here
+from gradtx.telemetry._programs import renamer, writes_here
 from gradtx.telemetry._record import Record, Value, middles, octaves
 from gradtx.telemetry._sink import Sink
 from gradtx.telemetry._worker import Lost

@@ -9,8 +9,9 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from gradtx.core import imported
 from gradtx.telemetry._histogram import Histogram
-from gradtx.telemetry._outside import imported, writes_here
+from gradtx.telemetry._programs import writes_here
 from gradtx.telemetry._record import Record, Value, middles, occupied
 from gradtx.telemetry._sink import Sink
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from gradtx.core import imported
 from gradtx.telemetry._histogram import Histogram
-from gradtx.telemetry._outside import imported, writes_here
+from gradtx.telemetry._programs import writes_here
 from gradtx.telemetry._record import Record, octaves
 from gradtx.telemetry._sink import Sink
 

@@ -1,4 +1,4 @@
-"""Import an optional package, or say how to get it."""
+"""Import a package that gradtx does without, or say how to get it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from typing import Any
 
 
 def imported(package: str, extra: str) -> Any:
-    """Return a package.
+    """Return a package or one of its modules.
+
+    Args:
+      package: its dotted name.
+      extra: the extra of gradtx that installs it.
 
     Raises:
       ImportError: with the command that installs it.

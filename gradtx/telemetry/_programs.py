@@ -1,27 +1,11 @@
-"""Meet outside packages: import them late, and give names that they take."""
+"""Meet outside programs: write from one process, in names that they take."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 from collections.abc import Callable, Collection
-from typing import Any
 
 import jax
-
-
-def imported(package: str, extra: str) -> Any:
-    """Return an outside package, or say which extra installs it.
-
-    Raises:
-      ImportError: with the command that installs it.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise ImportError(
-            f"this needs {package}, which is not installed: pip install 'gradtx[{extra}]'"
-        ) from error
 
 
 def writes_here(every_process: bool) -> bool:
