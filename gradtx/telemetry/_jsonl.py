@@ -16,7 +16,7 @@ import numpy as np
 from gradtx.core import ArgumentError
 from gradtx.telemetry._histogram import Histogram
 from gradtx.telemetry._metrics import METRICS, parse
-from gradtx.telemetry._outside import writes_here
+from gradtx.telemetry._programs import writes_here
 from gradtx.telemetry._record import Record, Value, occupied
 from gradtx.telemetry._sink import Sink
 
