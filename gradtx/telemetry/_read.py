@@ -143,8 +143,9 @@ def _observed(seen: Mapping[str, Any], path: str) -> Iterator[tuple[Name, Any]]:
 
     yield one("updates", seen["count"])
     for metric, value in latest.items():
-        whole = np.issubdtype(np.asarray(value).dtype, np.integer)
-        yield one(metric, value if whole else np.where(seen["count"] > 0, value, np.nan))
+        counts = np.issubdtype(np.asarray(value).dtype, np.integer)
+        told = value if counts else np.where(seen["count"] > 0, value, np.nan)
+        yield one(metric, told)
     norms = _known(window["gradient_norm"])
     yield one("gradient_norm_mean", _mean(norms))
     yield one("gradient_norm_variance", _mean((norms - _mean(norms)[..., None]) ** 2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +58,8 @@ def sample(block: jax.Array) -> jax.Array:
     sharding = jax.typeof(block).sharding
     if any(sharding.spec):  # so few are whole on each device of an explicit mesh
         whole = jax.NamedSharding(sharding.mesh, jax.P())
-        return jax.sharding.auto_axes(spaced, out_sharding=whole)(block)
+        placed: Any = jax.sharding.auto_axes(spaced, out_sharding=whole)
+        return placed(block)
     return spaced(block)
 
 

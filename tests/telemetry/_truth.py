@@ -51,7 +51,8 @@ def _squares(x: np.ndarray) -> np.ndarray:
 def dot(a: Leaves, b: Leaves) -> float:
     """Return the inner product of two trees."""
     with np.errstate(invalid="ignore"):  # of infinities
-        return sum(float(np.sum((a[k].conj() * b[k].astype(complex)).real)) for k in a)
+        parts = [np.real(a[k].conj() * b[k].astype(complex)) for k in a]
+        return sum(float(np.sum(x)) for x in parts)
 
 
 def edges() -> np.ndarray:
@@ -96,7 +97,9 @@ class Counts:
         total = self.counts.sum()
         if total == 0:
             return math.nan
-        bin_ = next(i for i, c in enumerate(np.cumsum(self.counts)) if c >= share * total)
+        bin_ = next(
+            i for i, c in enumerate(np.cumsum(self.counts)) if c >= share * total
+        )
         return self.sums[bin_] / self.counts[bin_]
 
 
@@ -164,7 +167,9 @@ class Truth:
             known = [p for p in self.pairs[-self.window :] if p is not None]
             variance, square = np.mean(known, axis=0) if known else (math.nan,) * 2
             found["gradient_variance"] = variance
-            found["gradient_noise_scale"] = variance / square if square > 0 else math.nan
+            found["gradient_noise_scale"] = (
+                variance / square if square > 0 else math.nan
+            )
         return found | self.measured
 
     def _rows(self, paths: Any) -> dict[str, list[str]]:
@@ -184,7 +189,9 @@ class Truth:
             for kind, tree in trees.items()
         }
         for row, inside in self._rows(paths).items():
-            norms = {kind: norm(tree[p] for p in inside) for kind, tree in trees.items()}
+            norms = {
+                kind: norm(tree[p] for p in inside) for kind, tree in trees.items()
+            }
             for kind in _METRICS:
                 there = kind in trees
                 if kind != "gradient" or row:

@@ -249,10 +249,62 @@ def test_parameters_that_are_not_given_are_not_measured():
     assert math.isnan(telemetry.read(state)["param_norm"])
 
 
-@pytest.mark.parametrize("shape", [(), (0,), (4096,), (4097,), (3, 0, 2), (70, 61), (9, 9, 9, 9), (100000,), (1, 5000, 7)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (),
+        (0,),
+        (4096,),
+        (4097,),
+        (3, 0, 2),
+        (70, 61),
+        (9, 9, 9, 9),
+        (100000,),
+        (1, 5000, 7),
+    ],
+)
 def test_samples_are_evenly_spaced_and_few(shape):
     steps = strides(shape)
     x = np.zeros(shape, np.int8)[tuple(slice(None, None, n) for n in steps)]
     assert x.size == _truth.spaced(np.zeros(shape)).size <= MOST
     assert all(n == 1 or math.gcd(n, 210) == 1 for n in steps)
     assert x.size == math.prod(shape) or x.size > MOST / 16
+
+
+def test_noise_of_known_size_is_found_within_its_standard_error():
+    """Gradients G + n, n ~ N(0, Σ), have the variance tr Σ and the scale tr Σ / |G|²."""
+    mean = np.linspace(-0.4, 0.6, 40, dtype=np.float32)
+    deviation = np.linspace(0.1, 0.5, 40, dtype=np.float32)
+    trace, square = np.sum(deviation**2.0), np.sum(mean**2.0)
+    pairs = 400  # the first update has no gradient before it; no two pairs share one
+    tx = gradtx.observe(
+        gradtx.sgd(0.0), every=2, successive=True, window=pairs, moments=False,
+        effective=False,
+    )  # fmt: skip
+    noise = jax.random.normal(jax.random.key(0), (2 * pairs + 1, 40)) * deviation[None]
+
+    def step(state, n):
+        return tx.update(n + mean, state, mean)[1], None
+
+    state, _ = jax.jit(lambda n: jax.lax.scan(step, tx.init(mean), n))(noise)
+    found = telemetry.read(state)
+    # var(|n − n'|²/2) = 2 tr Σ², var((G + n)·(G + n')) = 2 GᵀΣG + tr Σ²
+    fourth = np.sum(deviation**4.0)
+    error = math.sqrt(2 * fourth / pairs)
+    assert abs(found["gradient_variance"] - trace) < 3 * error
+    of_square = math.sqrt((2 * np.sum(mean**2 * deviation**2.0) + fourth) / pairs)
+    relative = math.hypot(error / trace, of_square / square)
+    scale = trace / square
+    assert abs(found["gradient_noise_scale"] - scale) < 3 * relative * scale
+    assert relative < 0.1  # so a factor of two would be seen
+
+
+def test_noise_alone_has_no_scale():
+    tx = gradtx.observe(gradtx.sgd(0.0), every=1, successive=True)
+    state = tx.init(jnp.zeros(2))
+    for sign in (1.0, -1.0):
+        _, state = tx.update(jnp.array([sign, 0.0]), state, jnp.zeros(2))
+    found = telemetry.read(state)
+    assert math.isnan(found["gradient_noise_scale"])
+    assert found["gradient_variance"] == 2
+    assert found["gradient_cosine"] == -1
