@@ -25,9 +25,7 @@ from tests.telemetry._truth import Truth, assert_tells, leaves_of
 QUICK = [
     "accumulate",
     "adafactor",
-    "adamw",
     "chain",
-    "clip_by_global_norm",
     "dpsgd",
     "lbfgs",
     "lookahead",
@@ -349,7 +347,7 @@ def test_flax_train_state():
 
 def test_flax_nnx_optimizer(lenient):
     model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
-    tx = gradtx.observe(gradtx.adam(0.1), every=1, per_leaf=True)
+    tx: Any = gradtx.observe(gradtx.adam(0.1), every=1, per_leaf=True)
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
 
     @nnx.jit
@@ -411,22 +409,19 @@ def test_packed_parameters_have_the_rows_of_plain_ones():
         gradtx.sgd(0.1, momentum=0.9),
         every=1,
         per_leaf=True,
-        histograms=True,
         groups=gradtx.ndim_at_least(2),
     )
     plain = after(tx)
     packed = after(tx, gradtx.pack(PARAMS), gradtx.pack(GRADS))
     assert list(packed) == list(plain)
     for name, value in plain.items():
-        if isinstance(value, telemetry.Histogram):
-            np.testing.assert_array_equal(packed[name].counts, value.counts)
-        elif isinstance(value, str):
+        if isinstance(value, str):
             assert packed[name] == value
         else:  # sums in another order, and an update fused with others
             np.testing.assert_allclose(packed[name], value, rtol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "complex64", "mixed"])
+@pytest.mark.parametrize("dtype", ["float16", "complex64", "mixed"])
 def test_leaves_of_every_dtype_are_measured_in_float32(dtype):
     kinds = {"mixed": ("bfloat16", "float32")}.get(dtype, (dtype, dtype))
     turn = 1 + 1j if dtype == "complex64" else 1
@@ -482,7 +477,8 @@ def test_integer_none_and_empty_leaves_have_no_rows():
         gradtx.sgd(0.5, momentum=0.9), every=1, per_leaf=True, histograms=True,
         successive=True, groups=lambda p: jax.tree.map(lambda x: "g", p),
     )  # fmt: skip
-    found = after(tx, params, grads, steps=1, update=tx.update)
+    update = jax.jit(lambda _, state, params: tx.update(grads, state, params))
+    found = after(tx, params, None, steps=1, update=update)
     leaves = {telemetry.parse(k).leaf for k in found}
     assert leaves == {"", "w", "z"}
     assert found["gradient_norm"] == pytest.approx(12**0.5, rel=1e-6)
@@ -535,6 +531,20 @@ def test_a_state_can_be_donated_and_carried_by_a_scan():
     assert all(x.is_deleted() for x in jax.tree.leaves(read))
     assert jax.tree.map(jax.typeof, new) == kinds
     assert not any(x.weak_type for x in jax.tree.leaves(new))
+
+
+def test_what_is_measured_has_no_derivative():
+    def loss(rate, observed):
+        tx = gradtx.sgd(rate, momentum=0.9)
+        tx = gradtx.observe(tx, every=2, successive=True) if observed else tx
+        params, state = jnp.array([1.0, 2.0]), tx.init(jnp.ones(2))
+        for _ in range(3):
+            updates, state = tx.update(params**3, state, params)
+            params = gradtx.apply_updates(params, updates)
+        return jnp.sum(params**2)
+
+    slope = jax.jit(jax.grad(loss), static_argnums=1)
+    np.testing.assert_allclose(slope(0.01, True), slope(0.01, False), rtol=1e-6)
 
 
 def test_arguments_that_are_wrong_are_refused():

@@ -220,6 +220,22 @@ def test_devices_that_differ_take_the_same_branch():
     np.testing.assert_array_equal(measured["param_norm"][:, 0], g)
 
 
+def test_a_nan_on_one_device_stops_no_pmap_that_sums_in_its_branch():
+    """Gradients are not averaged, as they should be, and drift is measured."""
+    tx = gradtx.observe(gradtx.sgd(0.1), every=3, replicas="data", **SHORT)
+
+    def run(g, bad):
+        _, state = tx.update(g, tx.init(g), g)
+        return tx.update(jnp.where(bad, jnp.nan, g), state, g)[1]
+
+    only = np.arange(DEVICES) == BAD
+    states = jax.pmap(run, axis_name="data")(jnp.ones((DEVICES, 3)), only)
+    found = telemetry.read(states)
+    np.testing.assert_array_equal(found["measured_update"], 2)
+    np.testing.assert_array_equal(found["nonfinite_updates"], only)
+    np.testing.assert_array_equal(found["gradient_nonfinite"], 3 * only)
+
+
 # Devices with gradients of their own
 
 
