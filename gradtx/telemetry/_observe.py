@@ -92,7 +92,7 @@ def observe(
 ):
     """Apply `inner`, and keep in the state what a person wants to know of the update.
 
-    `u ← inner(g)`, bit by bit
+    `u ← inner(g)`, up to the rounding of what the compiler joins otherwise
 
     Of each update: the norm of the gradients, its mean and variance over a window,
     whether it was clipped, whether it was finite. A norm that the first link keeps,
@@ -104,6 +104,7 @@ def observe(
     `telemetry.cost(tx, params)` what it takes. Nothing is printed, sent or waited for.
 
     Links in front that average gradients over devices come before what is measured.
+    Put it inside `accumulate`, to see updates rather than micro-steps.
 
     Args:
       inner: what to observe; all of an optimizer.

@@ -162,7 +162,8 @@ def quantiles(counts: jax.Array, sums: jax.Array, shares: Sequence[float]) -> ja
       An array of shape (rows, shares): the means of the bins in which they lie.
     """
     # a running sum; XLA's own takes the square of the bins on a CPU
-    upper = np.triu(np.ones((BINS, BINS), np.float32))
+    bins = jnp.arange(BINS)
+    upper = (bins[:, None] <= bins[None, :]).astype(jnp.float32)
     below = jnp.matmul(counts, upper, precision=lax.Precision.HIGHEST)
     total = below[:, -1:]
     edges = jnp.asarray(np.minimum(bin_edges(), np.finfo(np.float32).max), jnp.float32)
