@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -45,6 +46,8 @@ _SCALES = {
 # For large leaves that are there anyway float32 is faster, 0.9 times the whole step of
 # clip + AdamW, and so it is for few.
 _LARGE, _FEW = 2**16, 16
+#: Elements of a row that is summed by one thread, at least.
+_ROW = 256
 
 
 class ScaledNorm(NamedTuple):
@@ -271,9 +274,13 @@ def _summed_together(terms: Sequence[jax.Array]) -> list[jax.Array]:
         parts = [terms[i] for i in places]
         zeros = [varying_like(x, jnp.zeros((), x.dtype)) for x in parts]
         plus = lambda a, b: [x + y for x, y in zip(a, b, strict=True)]
-        made = lax.reduce(parts, zeros, plus, tuple(range(1, len(shape))))
-        for i, total in zip(places, made, strict=True):
-            sums[i] = total
+        # rows first: XLA gives each thread of a CPU some results, not parts of one
+        first = len(shape) - 1
+        while first > 1 and math.prod(shape[first:]) < _ROW:
+            first -= 1
+        made = lax.reduce(parts, zeros, plus, tuple(range(first, len(shape))))
+        for i, rows in zip(places, made, strict=True):
+            sums[i] = jnp.sum(rows, tuple(range(1, first)))
     return sums
 
 
