@@ -49,7 +49,7 @@ def run(options: Options) -> list[Row]:
 def _case(options: Options, tree: str) -> list[Row]:
     leaves = shapes(tree, options.size)
     params = abstract(dict(leaves))
-    base: Any = optimizer(gradtx, "clip_adamw")  # type: ignore[arg-type]
+    base: Any = optimizer(gradtx, "clip_adamw")
     subjects = {"off": base} | {
         name: gradtx.observe(base, every=NEVER, **given)
         for name, given in OBSERVED.items()

@@ -43,12 +43,12 @@ nb_execution_in_temp = True
 nb_merge_streams = True
 nb_output_stderr = "remove-warn"
 
-# Notebooks live at the root, where they are run from; the site shows a copy of one.
-NOTEBOOK = HERE.parent / "notebooks" / "01-quickstart.ipynb"
+# Notebooks live at the root, where they are run from; the site shows copies.
+NOTEBOOKS = sorted((HERE.parent / "notebooks").glob("*.ipynb"))
 (HERE / "notebooks").mkdir(exist_ok=True)
-if NOTEBOOK.exists():
-    shutil.copy(NOTEBOOK, HERE / "notebooks")
-else:
+for notebook in NOTEBOOKS:
+    shutil.copy(notebook, HERE / "notebooks")
+if not NOTEBOOKS:
     suppress_warnings = ["toc.not_readable"]
 
 autodoc_typehints = "none"  # types stand with the arguments, as the source spells them

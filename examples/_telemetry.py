@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -88,8 +87,6 @@ def open_telemetry(
       params: its parameters.
       empty: whether to delete the telemetry that is there.
     """
-    # it warns of each NaN, which here says that something was not measured
-    logging.getLogger("tensorboardX.x2num").setLevel(logging.ERROR)
     if empty:
         shutil.rmtree(out / "telemetry", ignore_errors=True)
     sinks = [

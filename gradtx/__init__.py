@@ -73,6 +73,7 @@ from gradtx.core import (
     Params as Params,
     PerParam as PerParam,
     PRNGKey as PRNGKey,
+    Reading as Reading,
     Role as Role,
     Scalar as Scalar,
     ScalarOrSchedule as ScalarOrSchedule,

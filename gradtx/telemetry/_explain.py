@@ -130,7 +130,7 @@ def explain(tx: Link, params: Params) -> Explanation:
 
     Args:
       tx: an optimizer, or any transformation.
-      params: arrays or `jax.ShapeDtypeStruct`s, or `Packed`.
+      params: arrays, shapes as `jax.ShapeDtypeStruct`, or `Packed`.
 
     Returns:
       A value to print: `print(gradtx.explain(tx, params))`. Its leaves are data.

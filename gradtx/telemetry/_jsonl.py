@@ -17,7 +17,7 @@ from gradtx.core import ArgumentError
 from gradtx.telemetry._histogram import Histogram
 from gradtx.telemetry._metrics import METRICS, parse
 from gradtx.telemetry._programs import writes_here
-from gradtx.telemetry._record import Record, Value, occupied
+from gradtx.telemetry._record import Record, Value, occupied, octaves
 from gradtx.telemetry._sink import Sink
 
 #: Seconds between writes to a file; what a crash of the machine can cost.
@@ -38,7 +38,7 @@ def jsonl(
     A line is an object with `step`, `time` (seconds since 1970) and the metrics by name.
     JSON has no number for NaN and infinities: they are the texts `"NaN"`, `"Infinity"`
     and `"-Infinity"`, and `read_jsonl` makes them numbers again. A histogram is an
-    object of `counts` and `edges` without the empty bins at its ends.
+    object of `counts` and `edges`, by octaves and without the empty bins at its ends.
 
     A file that is there is appended to; a last line that a crash left torn is cut off. A
     batch of lines that does not fit on the disk is taken back whole, so that all lines
@@ -74,7 +74,7 @@ def jsonl(
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Return the lines of a file of `jsonl` as dicts, numbers and `Histogram`s restored.
+    """Return the lines of a file of `jsonl` as dicts, numbers and histograms restored.
 
     A torn line, which a running or killed writer may have left, is left out.
     """
@@ -216,7 +216,7 @@ def _flat(record: Record) -> dict[str, Value]:
 def _plain(value: Any) -> Any:
     """Return a value as what strict JSON can carry."""
     if isinstance(value, Histogram):
-        counts, edges = occupied(value)
+        counts, edges = occupied(octaves(value))
         return {"counts": _plain(counts.tolist()), "edges": _plain(edges.tolist())}
     if isinstance(value, Mapping):
         return {name: _plain(inside) for name, inside in value.items()}

@@ -109,7 +109,7 @@ def observe(
     Args:
       inner: what to observe; all of an optimizer.
       every: updates from one measurement to the next, 1 or more. The first update is
-        measured. Measuring takes about the time of one or two updates of Adam.
+        measured too. Measuring takes about the time of five updates of Adam on a CPU.
       groups: labels for parameters, such as `label_paths(...)`: what is measured is
         given for each group too. A mask gives the groups "True" and "False".
       per_leaf: whether it is given for each leaf too.
@@ -213,6 +213,7 @@ def observe(
         finite = jnp.isfinite(norm)
 
         # 2. what takes a pass over memory, before anything in memory is overwritten
+        number = safe_increment(state.count)
         seen = plan(params if params is not None else updates)
         trees = {"grads": grads}
         trees |= {"params": params} if params is not None else {}
@@ -221,7 +222,6 @@ def observe(
         kept = {k: v for k, v in state.measured.items() if not k.startswith("moment_")}
 
         def measure(leaving, trees, again=None):
-            number = safe_increment(state.count)
             trees = {name: own(tree) for name, tree in trees.items()}
             found, token = measured(seen, again, updates=own(leaving), **trees)
             return found | {"measured_update": number}, token
@@ -238,7 +238,7 @@ def observe(
             again = lambda token: own(made(parts[lead:], _after(first, token)))
             return measure(made(parts[lead:], first), whole, again)
 
-        due = state.count % every == 0
+        due = (number % every == 0) | (state.count == 0)
         if every > 1:
             token = jnp.zeros((), jnp.float32)
             now = _agreed(due | ~finite)
@@ -257,7 +257,8 @@ def observe(
             found |= _either(now, look, old) if every > 1 else look()
         previous = state.previous
         if successive:
-            keep = ((state.count + 1) % every == 0) & ~jnp.isnan(token)
+            # `token` is never NaN: what is kept is written when it has been compared
+            keep = (number % every == every - 1) & ~jnp.isnan(token)
             copy = lambda: jax.tree.map(_stored, grads, previous)
             previous = _either(keep, copy, previous) if every > 1 else copy()
 
@@ -278,11 +279,11 @@ def observe(
             column = state.window["clipped"]
             ring["clipped"] = column.at[place].set(clipped.astype(column.dtype))
         if "pair" in found:
-            column, place = state.window["pair"], (state.count // every) % window
+            column, place = state.window["pair"], (number // every) % window
             row = jnp.where(due, found["pair"], column[place])
             ring["pair"] = column.at[place].set(row)
         return leaving, state._replace(
-            count=safe_increment(state.count),
+            count=number,
             inner_state=inner_state,
             latest=latest,
             measured=found,

@@ -125,7 +125,8 @@ def _chosen(found: Mapping[str, Series], patterns: Sequence[str]) -> list[_Panel
             family = families.setdefault(name.metric, [])
             family += [] if name in family else [name]
     steep = {metric for _, log, metrics in _PANELS if log for metric in metrics}
-    steep |= {"moment_norm", "moment_rms"}
+    steep |= {"moment_norm", "moment_rms", "effective_learning_rate_spread"}
+    steep |= {metric for band in _BANDS.values() for metric in band}
     titles = {
         metric: " of ".join([metric, *({n.field for n in own} - {""})])
         if len({n.field for n in own}) == 1

@@ -41,7 +41,7 @@ def read(state: Any) -> dict[str, Any]:
         of every value.
 
     Returns:
-      Python numbers, texts and `Histogram`s; NumPy arrays where there are leading axes.
+      Python numbers, texts and values of `Histogram`; NumPy arrays where there are leading axes.
       What was not measured yet is NaN.
 
     Raises:

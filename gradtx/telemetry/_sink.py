@@ -22,7 +22,7 @@ class Sink:
     forked process writes is lost.
 
     Args:
-      backend: called in the sink's thread with a list of `Record`s, in order. Where it
+      backend: called in the sink's thread with a list of records, in order. Where it
         raises, all of them count as lost. None writes nothing, and loses nothing.
       close: called in the same thread after the last records.
       name: how the sink calls itself in logs.
@@ -73,7 +73,7 @@ class Sink:
 
         Args:
           step: the training step.
-          metrics: by name: Python, NumPy or JAX numbers, texts or `Histogram`s. Where
+          metrics: by name: Python, NumPy or JAX numbers, texts or histograms. Where
             one of them cannot be written, the others are, and the write counts as lost.
           time: when it was measured, in seconds since 1970; by default now.
         """

@@ -132,7 +132,7 @@ def summary(tx: Link, params: Params) -> Summary:
 
     Args:
       tx: an optimizer, or any transformation.
-      params: arrays or `jax.ShapeDtypeStruct`s, with shardings or without, or `Packed`.
+      params: arrays or shapes as `jax.ShapeDtypeStruct`, sharded or not, or `Packed`.
 
     Returns:
       A value to print: `print(gradtx.summary(tx, params))`. Its rows are data.

@@ -104,6 +104,7 @@ def _summary(name: str, value: Value) -> Any:
     elif isinstance(value, str):
         return summaries.text(name, value) if value else None
     else:
-        summary = summaries.scalar(name, value)
-        summary.value[0].tag = name  # TensorBoard takes any name, not only clean ones
+        # TensorBoard takes any name, not only clean ones, and NaN without a warning
+        kind = imported("tensorboardX.proto.summary_pb2", "telemetry").Summary
+        summary = kind(value=[kind.Value(tag=name, simple_value=value)])
     return summary

@@ -136,7 +136,7 @@ class Truth:
         g = leaves_of(grads)
         size = norm(g.values())
         finite = math.isfinite(size)
-        due = len(self.steps) % self.every == 0
+        due = len(self.steps) == 0 or (len(self.steps) + 1) % self.every == 0
         before = self.steps[-1]["g"] if self.steps else None
         self.steps.append({"g": g, "norm": size, "finite": finite, "clipped": clipped})
         if self.successive and due:
