@@ -215,7 +215,7 @@ def leaf_sums(
     twice.
 
     Args:
-      blocks: for each tree, leaves of one shape in 32 bits or more, (leaves, *shape).
+      blocks: for each tree, leaves of one shape in 32 bits or more, `(leaves, *shape)`.
       pairs: blocks to multiply with one another; the two of a pair have one shape.
       axis_name: mapped axes over which the leaves are sharded.
 

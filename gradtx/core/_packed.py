@@ -50,7 +50,7 @@ class Packed:
         """Return leaves of one shape together, as they lie in memory.
 
         Returns:
-          The positions of leaves in the tree, and one array of shape (leaves, *shape).
+          The positions of leaves in the tree, and one array of shape `(leaves, *shape)`.
         """
         found = []
         for group, part in zip(self._layout.groups, self._parts, strict=True):
