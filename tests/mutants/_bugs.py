@@ -31,6 +31,7 @@ _A = "tests/optimizers/test_more_rules.py"
 _O = "tests/optimizers"
 _T = "tests/transforms"
 _C = "tests/combinators"
+_M = "tests/telemetry"
 
 BUGS = [
     Bug(
@@ -872,5 +873,53 @@ BUGS = [
         "long > short",
         "",
         "tests/matrix/test_gram.py",
+    ),
+    Bug(
+        "telemetry/_sample.py",
+        "* weight[None]",
+        "* 1.0",
+        tests=f"{_M}/test_measure.py",
+    ),
+    Bug(
+        "telemetry/_sample.py",
+        "index - (127 + LOW) * PARTS + 1",
+        "index - (127 + LOW) * PARTS",
+        tests=f"{_M}/test_measure.py",
+    ),
+    Bug(
+        "telemetry/_observe.py",
+        "(number % every == 0) | (state.count == 0)",
+        "number % every == 1",
+        tests=f"{_M}/test_measure.py",
+    ),
+    Bug(
+        "telemetry/_observe.py",
+        "seen_norm = jnp.where(finite, ",
+        "seen_norm = jnp.where(True, ",
+        tests=f"{_M}/test_measure.py",
+    ),
+    Bug(
+        "telemetry/_observe.py",
+        "now = _agreed(due | ~finite)",
+        "now = _agreed(due)",
+        tests=f"{_M}/test_observe.py",
+    ),
+    Bug(
+        "telemetry/_measure.py",
+        "/ (devices - 1)",
+        "/ devices",
+        tests=f"{_M}/test_observe_devices.py -k replicas",
+    ),
+    Bug(
+        "telemetry/_rows.py",
+        "jnp.argmax(found)",
+        "len(found) - 1 - jnp.argmax(found[::-1])",
+        tests=f"{_M}/test_observe.py",
+    ),
+    Bug(
+        "telemetry/_worker.py",
+        "                self._buffer.popleft()\n            if not",
+        "                self._buffer.pop()\n            if not",
+        tests=f"{_M}/test_sink.py",
     ),
 ]
