@@ -1,11 +1,27 @@
 """Set JAX up for all tests and doctests: 8 host devices, strict promotion."""
 
+import gc
+import pathlib
+
 import jax
 import pytest
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_threefry_partitionable", True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_programs():
+    """Forget compiled programs before they take all the mappings that Linux grants.
+
+    Each takes a dozen; after 65,530 the compiler fails to load another one.
+    """
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 30_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(autouse=True)

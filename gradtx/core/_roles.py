@@ -7,6 +7,7 @@ name of an optimizer.
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import functools
 import typing
@@ -28,7 +29,8 @@ class Role(enum.Enum):
     MEASURED = "measured"  #: what was measured: of any structure, and read by no update
 
 
-class Reading(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Reading:
     """Says that a scalar field is worth watching, and under which name.
 
     `norm: Annotated[Scalar, Reading("gradient_norm")]` makes it a metric of

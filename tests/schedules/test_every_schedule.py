@@ -56,7 +56,7 @@ either_width = pytest.mark.parametrize("bits", [32, 64])
 
 
 def test_none_is_left_out():
-    assert set(MAKERS) == {name for name in vars(g) if name[0] != "_"}
+    assert set(MAKERS) == {name for name in vars(g) if name[0] != "_"} - {"plot"}
 
 
 @every
