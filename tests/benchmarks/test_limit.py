@@ -32,3 +32,8 @@ def test_every_element_of_every_array_is_written(name, size, compiled, monkeypat
 
 def test_arrays_start_on_a_page():
     assert _limit._aligned(7, 0).ctypes.data % 4096 == 0
+
+
+def test_denormals_of_the_process_stay():
+    _limit.contestant("adam", 1000).run()
+    assert np.array([1e-310])[0] * np.float64(1) != 0
