@@ -10,12 +10,12 @@ import jax
 
 from gradtx.core import (
     ArgumentError,
-    GradientTransformation,
     Link,
     Params,
     as_transformation,
     unpack,
 )
+from gradtx.telemetry._links import is_transformation
 from gradtx.telemetry._metrics import METRICS, parse
 from gradtx.telemetry._observe import ObserveState, observe
 from gradtx.telemetry._read import names
@@ -130,7 +130,7 @@ def _observers(state: Any) -> list[ObserveState]:
 def _everys(tx: Any) -> list[int]:
     """Return the numbers of updates between measurements."""
     arguments = tx.call.arguments
-    is_one = lambda x: isinstance(x, GradientTransformation)
-    inside = filter(is_one, jax.tree.leaves(list(arguments.values()), is_leaf=is_one))
+    leaves = jax.tree.leaves(list(arguments.values()), is_leaf=is_transformation)
+    inside = filter(is_transformation, leaves)
     own = [arguments["every"]] if tx.call.factory is observe else []
     return own + [every for x in inside for every in _everys(x)]

@@ -132,21 +132,21 @@ def measured_moments(plan: Plan, trees: Mapping[str, Any]) -> dict[str, Any]:
         counts, _ = _counts(plan, packed, kinds, samples, token)
         spread = zip(_shapes(first), _spread(plan, [first]), strict=True)
         sizes = jnp.array([math.prod(x) * n for x, n in spread], jnp.float32)
-        sizes = _rows_of_some(plan.rows.sums, plan.rows, paths, sizes)
+        sizes = _rows_of_some(Rows.sums, plan.rows, paths, sizes)
         for name in together:
             norms = table[f"{name} norm"]
-            norms = _rows_of_some(plan.rows.norms, plan.rows, paths, norms)
+            norms = _rows_of_some(Rows.norms, plan.rows, paths, norms)
             made["moment_norm"][name] = jnp.where(sizes > 0, norms, -1)
             made["moment_rms"][name] = norms / jnp.sqrt(jnp.maximum(sizes, 1))
             if plan.histograms:
-                sums = plan.rows.whole.sums
-                found = _rows_of_some(sums, plan.rows, paths, counts[name])
+                whole, column = plan.rows.whole, counts[name]
+                found = _rows_of_some(Rows.sums, whole, paths, column)
                 made["moment_histogram"][name] = found
     return made
 
 
 def _rows_of_some(
-    reduce: Callable[[jax.Array], jax.Array],
+    reduce: Callable[[Rows, jax.Array], jax.Array],
     rows: Rows,
     paths: Sequence[str],
     column: jax.Array,
@@ -154,22 +154,19 @@ def _rows_of_some(
     """Return numbers of all rows from those of some leaves; of other rows 0.
 
     Args:
-      reduce: makes rows of numbers of all leaves.
+      reduce: `Rows.norms` or `Rows.sums`.
       rows: the rows.
       paths: of the leaves. Where they are none of the parameters', the first row alone
         can be told.
       column: a number, or several, for each of them.
     """
     places = {path: i for i, path in enumerate(rows.leaves_in_order)}
-    if set(paths) <= places.keys():
-        zeros = _zeros(len(places), *column.shape[1:])
-        where = jnp.array([places[path] for path in paths], jnp.int32)
-        return reduce(zeros.at[where].set(column))
     zeros = _zeros(len(places), *column.shape[1:])
-    like = reduce(zeros)
+    if set(paths) <= places.keys():
+        where = jnp.array([places[path] for path in paths], jnp.int32)
+        return reduce(rows, zeros.at[where].set(column))
     alone = Rows((), (), (), np.ones((1, len(paths)), bool), False)
-    whole = alone.norms(column) if reduce == rows.norms else alone.sums(column)
-    return like.at[:1].set(whole)
+    return reduce(rows, zeros).at[:1].set(reduce(alone, column))
 
 
 def nothing_measured(plan: Plan, params: Any, successive: bool) -> dict[str, Any]:
@@ -193,7 +190,7 @@ def nothing_kept(plan: Plan, trees: Mapping[str, Any]) -> dict[str, Any]:
     for name, tree in trees.items():
         sizes = jnp.array([math.prod(x) for x in _shapes(tree)], jnp.float32)
         paths = paths_of(as_shapes(tree))
-        sizes = _rows_of_some(plan.rows.sums, plan.rows, paths, sizes)
+        sizes = _rows_of_some(Rows.sums, plan.rows, paths, sizes)
         found["moment_norm"][name] = jnp.where(sizes > 0, sizes * 0, -1)
     return found
 
