@@ -166,6 +166,7 @@ from gradtx.core._sums import (
 from gradtx.core._traits import (
     Form as Form,
     Reach as Reach,
+    Stage as Stage,
     Traits as Traits,
 )
 from gradtx.core._transformation import (

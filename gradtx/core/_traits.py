@@ -16,6 +16,19 @@ Reach = Literal["element", "leaf", "tree"]
 #: nothing is known beforehand.
 Form = Literal["gradients", "examples", "pairs", "any"]
 
+#: The parts of an optimizer whose order matters, in the order in which they belong.
+Stage = Literal[
+    "",
+    "loss_scale",
+    "accumulate",
+    "guard",
+    "reduce",
+    "clip",
+    "precondition",
+    "decay",
+    "rate",
+]
+
 _REACHES: tuple[Reach, ...] = get_args(Reach)
 #: Each argument of `update` that may be needed, and how to give it.
 NEEDS = {
@@ -54,7 +67,12 @@ class Traits:
       form: what `update` takes: `"gradients"`, `"examples"` (one gradient per example,
         along a leading axis), `"pairs"` (gradients at `params.fast`), or `"any"` where
         only a run can tell, so that nothing is compared with the parameters.
-      reduces: whether it turns each device's own gradients into one of all devices.
+      stage: which part of an optimizer it is, where the order of parts matters:
+        `"reduce"` turns each device's own gradients into one of all devices, `"clip"`
+        bounds gradients, `"precondition"` rescales by their history, `"decay"` adds
+        parameters, `"rate"` applies the learning rate; of wrappers, `"accumulate"`
+        sums over calls, `"guard"` leaves out what is not finite, `"loss_scale"` takes
+        gradients of a scaled loss. Empty for all else.
       shaped: whether it looks at the shapes or paths of leaves, so that it must see the
         tree in place of a `Packed`. What reaches over its leaf always does.
       ulps: the number of units in the last place, of a leaf's largest element, by which
@@ -72,7 +90,7 @@ class Traits:
     complex: bool = True
     scale_free: bool = False
     form: Form = "gradients"
-    reduces: bool = False
+    stage: Stage = ""
     shaped: bool = False
     ulps: int = 16
     exempt: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
@@ -93,6 +111,10 @@ class Traits:
             raise ArgumentError(
                 f"form must be one of {get_args(Form)}, got {self.form!r}.", "Traits"
             )
+        if self.stage not in get_args(Stage):
+            raise ArgumentError(
+                f"stage must be one of {get_args(Stage)}, got {self.stage!r}.", "Traits"
+            )
 
     def replace(self, **changes: Any) -> Traits:
         """Return the same traits with some of them changed."""
@@ -103,8 +125,8 @@ def joined(traits: Iterable[Traits]) -> Traits:
     """Return the traits of transformations that are applied together.
 
     All that one needs is needed, the farthest reach is that of all, and what one cannot
-    do, all cannot. Freedom from scale and reduction over devices are no properties of
-    parts: they must be declared.
+    do, all cannot. Freedom from scale and the stage are no properties of parts: they
+    must be declared.
     """
     return functools.reduce(_both, traits, Traits())
 

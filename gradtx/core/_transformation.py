@@ -185,7 +185,7 @@ def _remembered(
         traits = joined([*(tx.traits for tx in parts), own])
         traits = traits.replace(
             scale_free=own.scale_free,
-            reduces=own.reduces,
+            stage=own.stage,
             inherited=traits.inherited - own.exempt.keys(),
         )
         if adjust is not None:

@@ -25,7 +25,7 @@ from gradtx.core import (
 )
 
 
-@transformation(reduces=True)
+@transformation(stage="reduce")
 def pmean_gradients(axis_name: AxisName, *, weighted: bool = False):
     """Average updates over the devices of a mapped axis.
 

@@ -195,7 +195,7 @@ def observe(
     def update(updates, state, params=None, **extra):
         links = list(_flat(inner, state.inner_state))
         first = next(
-            (i for i, (link, _) in enumerate(links) if not link.traits.reduces),
+            (i for i, (link, _) in enumerate(links) if link.traits.stage != "reduce"),
             len(links),
         )
         apply = functools.partial(_applied, params=params, extra=extra)
