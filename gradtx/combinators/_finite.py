@@ -7,7 +7,6 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gradtx.combinators._when import update_if
 from gradtx.core import (
     AxisName,
     Count,
@@ -22,6 +21,7 @@ from gradtx.core import (
     check_count,
     safe_increment,
     transformation,
+    update_if,
     varying_axes,
     varying_like,
     zero_count,

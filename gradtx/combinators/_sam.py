@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from gradtx.combinators._lookahead import chosen
-from gradtx.combinators._when import update_if
 from gradtx.core import (
     AxisName,
     Count,
@@ -22,6 +21,7 @@ from gradtx.core import (
     map_leaves,
     safe_increment,
     transformation,
+    update_if,
     zero_count,
 )
 

@@ -769,7 +769,7 @@ BUGS = [
         "flatten",
     ),
     Bug(
-        "combinators/_when.py",
+        "core/_branch.py",
         "jnp.zeros_like, shown) if else_zero",
         "jnp.ones_like, shown) if else_zero",
         "sgd",
