@@ -32,6 +32,7 @@ from gradtx import (
     microbatching as microbatching,
     optimizers as optimizers,
     perturbations as perturbations,
+    precision as precision,
     projections as projections,
     schedules as schedules,
     second_order as second_order,
@@ -55,6 +56,7 @@ from gradtx.core import (
     AxisNameError as AxisNameError,
     Count as Count,
     DescriptionError as DescriptionError,
+    DivergedError as DivergedError,
     DtypeError as DtypeError,
     EmptyState as EmptyState,
     Factored as Factored,
@@ -138,6 +140,13 @@ from gradtx.optimizers import *
 
 # perturbations: distributions of noise
 from gradtx.perturbations import multi_normal as multi_normal
+
+# precision: training in few bits
+from gradtx.precision import (
+    LossScaleState as LossScaleState,
+    dynamic_loss_scaling as dynamic_loss_scaling,
+    static_loss_scaling as static_loss_scaling,
+)
 
 # projections: the nearest point of a set: boxes, simplices, balls, planes
 from gradtx.projections import *

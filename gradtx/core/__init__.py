@@ -65,6 +65,7 @@ from gradtx.core._errors import (
     ArgumentError as ArgumentError,
     AxisNameError as AxisNameError,
     DescriptionError as DescriptionError,
+    DivergedError as DivergedError,
     DtypeError as DtypeError,
     GradtxError as GradtxError,
     MissingArgumentError as MissingArgumentError,

@@ -8,6 +8,7 @@ GradtxError
 │   └── ShapeError                     a leaf of another shape
 ├── DtypeError (TypeError)             a leaf of a dtype that the operation excludes
 ├── AxisNameError (NameError)          a collective over an axis that is not mapped here
+├── DivergedError (ArithmeticError)    a run that leaving out steps cannot mend
 └── DescriptionError (TypeError)       a value that JSON cannot carry, or data that
                                        describes no value
 ```
@@ -70,6 +71,10 @@ class DtypeError(GradtxError, TypeError):
 
 class AxisNameError(GradtxError, NameError):
     """A collective names an axis that no `pmap`, `vmap` or `shard_map` binds."""
+
+
+class DivergedError(GradtxError, ArithmeticError):
+    """A run diverges, and leaving out steps cannot mend it."""
 
 
 class DescriptionError(GradtxError, TypeError):

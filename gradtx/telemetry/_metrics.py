@@ -39,6 +39,18 @@ METRICS: dict[str, Metric] = {
     ),
     "clipped_updates": Metric("counter", "updates", "Updates that were clipped."),
     "skipped_updates": Metric("counter", "updates", "Updates that were left out."),
+    "loss_scale": Metric(
+        "gauge", "", "The number by which the next loss is multiplied."
+    ),
+    "loss_scale_overflows": Metric(
+        "counter", "updates", "Updates left out since a scaled gradient was not finite."
+    ),
+    "loss_scale_underflows": Metric(
+        "counter", "updates", "Updates in which some leaf had scaled gradients of zero."
+    ),
+    "loss_scale_at_minimum": Metric(
+        "gauge", "updates", "Updates in a row left out at the smallest loss scale."
+    ),
     "nonfinite_updates": Metric(
         "counter", "updates", "Updates whose gradients held a NaN or an infinity."
     ),

@@ -61,6 +61,7 @@ def catalogue() -> Mapping[str, GradientTransformation]:
             1.0, 1.0, key=0
         ),
         "dpsgd": g.dpsgd(1e-3, 1.0, 1.0, seed=0),
+        "dynamic_loss_scaling": g.dynamic_loss_scaling(g.adam(1e-3)),
         "ema": g.ema(0.9),
         "flatten": g.flatten(g.adam(1e-3)),
         "freeze": g.freeze(g.path_matches("bias")),
@@ -160,6 +161,7 @@ def catalogue() -> Mapping[str, GradientTransformation]:
         "sm3": g.sm3(1e-3),
         "sophia": g.sophia(1e-3),
         "split_real_and_imaginary": g.split_real_and_imaginary(g.adam(1e-3)),
+        "static_loss_scaling": g.static_loss_scaling(g.sgd(0.1), 1024),
         "trace": g.trace(0.9),
         "yogi": g.yogi(1e-3),
         "zero_nans": g.zero_nans(),
