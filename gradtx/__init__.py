@@ -26,6 +26,7 @@ from gradtx import (
     core as core,
     distributed as distributed,
     experimental as experimental,
+    guard as guard,
     interop as interop,
     losses as losses,
     matrix as matrix,
@@ -54,8 +55,11 @@ from gradtx.core import (
     ArgumentError as ArgumentError,
     ArrayTree as ArrayTree,
     AxisNameError as AxisNameError,
+    CheckpointError as CheckpointError,
     Count as Count,
+    DamagedError as DamagedError,
     DescriptionError as DescriptionError,
+    DivergedError as DivergedError,
     DivergedError as DivergedError,
     DtypeError as DtypeError,
     EmptyState as EmptyState,
@@ -69,14 +73,18 @@ from gradtx.core import (
     MaskedNode as MaskedNode,
     MaskOrFn as MaskOrFn,
     Measured as Measured,
+    MismatchError as MismatchError,
     MissingArgumentError as MissingArgumentError,
+    NoCheckpointError as NoCheckpointError,
     OptState as OptState,
+    OrderWarning as OrderWarning,
     Packed as Packed,
     Params as Params,
     PerParam as PerParam,
     PRNGKey as PRNGKey,
     Reading as Reading,
     Role as Role,
+    Saved as Saved,
     Scalar as Scalar,
     ScalarOrSchedule as ScalarOrSchedule,
     Schedule as Schedule,
@@ -125,6 +133,12 @@ from gradtx.core import (
 
 # distributed: links that communicate
 from gradtx.distributed import *
+
+# guard: bad steps left out, back-off, roll-back
+from gradtx.guard import (
+    GuardedState as GuardedState,
+    guarded as guarded,
+)
 
 # losses: losses of predictions, element by element or example by example; nothing is averaged
 from gradtx.losses import *

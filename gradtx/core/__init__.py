@@ -52,6 +52,7 @@ from gradtx.core._describe import (
     build as build,
     describe as describe,
     hyperparameters as hyperparameters,
+    is_described_link as is_described_link,
 )
 from gradtx.core._drawing import (
     LineEnd as LineEnd,
@@ -64,11 +65,17 @@ from gradtx.core._elsewhere import (
 from gradtx.core._errors import (
     ArgumentError as ArgumentError,
     AxisNameError as AxisNameError,
+    CheckpointError as CheckpointError,
+    DamagedError as DamagedError,
     DescriptionError as DescriptionError,
+    DivergedError as DivergedError,
     DivergedError as DivergedError,
     DtypeError as DtypeError,
     GradtxError as GradtxError,
+    MismatchError as MismatchError,
     MissingArgumentError as MissingArgumentError,
+    NoCheckpointError as NoCheckpointError,
+    OrderWarning as OrderWarning,
     ShapeError as ShapeError,
     TreeMismatchError as TreeMismatchError,
 )
@@ -138,6 +145,7 @@ from gradtx.core._roles import (
     PerParam as PerParam,
     Reading as Reading,
     Role as Role,
+    Saved as Saved,
     Scalar as Scalar,
     readings as readings,
     roles as roles,
@@ -160,6 +168,7 @@ from gradtx.core._selector import (
     slashed as slashed,
     spread_prefix as spread_prefix,
 )
+from gradtx.core._stages import unchecked as unchecked
 from gradtx.core._sums import (
     scalar_like as scalar_like,
     sum_leaves as sum_leaves,

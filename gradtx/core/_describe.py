@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import difflib
+import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -21,11 +22,14 @@ from gradtx.core._transformation import GradientTransformation
 _DEEPEST = 64
 
 
-def describe(value: Any) -> dict[str, Any]:
+def describe(value: Any, *, opaque: bool = False) -> dict[str, Any]:
     """Return plain data, fit for JSON, from which `build` makes an equal value.
 
     Args:
       value: a transformation, a schedule or a selector.
+      opaque: whether functions and objects that data cannot carry are written by name,
+        as `{"$opaque": "module.name"}`. Nothing can be built from that; it serves to
+        compare and to show.
 
     Returns:
       `{"call": public name, "arguments": {name: data, …}}` with all arguments,
@@ -34,15 +38,15 @@ def describe(value: Any) -> dict[str, Any]:
       one key that starts with `$`.
 
     Raises:
-      DescriptionError: if an argument is an opaque function or object. The message
-        names it and says what to use instead.
+      DescriptionError: if an argument is an opaque function or object and `opaque` is
+        not given. The message names it and says what to use instead.
 
     Example:
       >>> import gradtx
       >>> gradtx.describe(gradtx.clip_by_global_norm(1.0))
       {'call': 'gradtx.clip_by_global_norm', 'arguments': {'max_norm': 1.0, 'axis_name': None}}
     """
-    return _written(value, "", top=True)
+    return _written(value, "", opaque, top=True)
 
 
 def build(data: Mapping[str, Any]) -> Any:
@@ -71,6 +75,20 @@ def build(data: Mapping[str, Any]) -> Any:
             f"{type(data).__name__}."
         )
     return value
+
+
+def is_described_link(data: Any) -> bool:
+    """Say whether data that `describe` wrote is of a transformation.
+
+    What is opaque may be one, and so may a call that this process does not know.
+    """
+    if not isinstance(data, Mapping):
+        return False
+    if "call" not in data:
+        return "$opaque" in data
+    factory = _call.registered().get(data["call"])
+    made = GradientTransformation
+    return factory is None or inspect.signature(factory).return_annotation is made
 
 
 def hyperparameters(tx: GradientTransformation) -> dict[str, Any]:
@@ -127,10 +145,12 @@ def _links(tx: GradientTransformation) -> dict[str, Any] | None:
     return None
 
 
-def _written(value: Any, where: str, top: bool = False) -> Any:
+def _written(value: Any, where: str, opaque: bool, top: bool = False) -> Any:
     call = getattr(value, "call", None)
     if isinstance(call, _call.Call):
         if call.factory not in _call.registered().values():
+            if opaque:
+                return {"$opaque": _named(value, call)}
             raise DescriptionError(
                 f"{where or 'the value'} is opaque: {value!r}. Make it with a factory "
                 "under @gradtx.transformation, @gradtx.schedule or @gradtx.selector."
@@ -138,7 +158,9 @@ def _written(value: Any, where: str, top: bool = False) -> Any:
         return {
             "call": _call.public_name(call.factory),
             "arguments": {
-                name: _argument_written(call, name, f"{where}.{name}".lstrip("."))
+                name: _argument_written(
+                    call, name, f"{where}.{name}".lstrip("."), opaque
+                )
                 for name in call.arguments
             },
         }
@@ -151,13 +173,13 @@ def _written(value: Any, where: str, top: bool = False) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else {"$float": repr(value)}
     if type(value) in (tuple, list):
-        written = [_written(v, f"{where}[{i}]") for i, v in enumerate(value)]
+        written = [_written(v, f"{where}[{i}]", opaque) for i, v in enumerate(value)]
         return written if type(value) is list else {"$tuple": written}
     if type(value) is dict:
         written = [
             [
                 k.item() if isinstance(k, np.integer) else k,
-                _written(v, f"{where}[{k!r}]"),
+                _written(v, f"{where}[{k!r}]", opaque),
             ]
             for k, v in value.items()
         ]
@@ -167,16 +189,25 @@ def _written(value: Any, where: str, top: bool = False) -> Any:
             return {"$items": written}
     if isinstance(value, (jax.Array, np.ndarray)) and not isinstance(value, Tracer):
         return _array_written(value)
+    if opaque:
+        return {"$opaque": _named(value)}
     raise DescriptionError(
         f"{where} cannot be written as data: {_call.show(value)}. {_fix(value)}"
     )
 
 
-def _argument_written(call: _call.Call, name: str, where: str) -> Any:
+def _argument_written(call: _call.Call, name: str, where: str, opaque: bool) -> Any:
     value = call.arguments[name]
     if _starred(call.factory, name):
-        return [_written(v, f"{where}[{i}]") for i, v in enumerate(value)]
-    return _written(value, where)
+        return [_written(v, f"{where}[{i}]", opaque) for i, v in enumerate(value)]
+    return _written(value, where, opaque)
+
+
+def _named(value: Any, call: _call.Call | None = None) -> str:
+    """Name what is opaque: a raw pair by its `update`, a function, or else a type."""
+    made = value if call is None else call.arguments.get("update", call.factory)
+    made = made if hasattr(made, "__qualname__") else type(made)
+    return f"{made.__module__}.{made.__qualname__}"
 
 
 def _starred(factory: Any, name: str) -> bool:
@@ -220,6 +251,10 @@ def _read(data: Any, depth: int) -> Any:
     if "call" in data:
         return _called(data, depth)
     if len(data) == 1 and (mark := next(iter(data)))[:1] == "$":
+        if mark == "$opaque":
+            raise DescriptionError(
+                f"{data[mark]!r} is a name only: what it stood for cannot be built."
+            )
         if mark == "$float":
             return float(data[mark])
         if mark == "$tuple":

@@ -9,8 +9,14 @@ GradtxError
 ├── DtypeError (TypeError)             a leaf of a dtype that the operation excludes
 ├── AxisNameError (NameError)          a collective over an axis that is not mapped here
 ├── DivergedError (ArithmeticError)    a run that leaving out steps cannot mend
-└── DescriptionError (TypeError)       a value that JSON cannot carry, or data that
-                                       describes no value
+├── DivergedError (ArithmeticError)    a run that no skip, back-off or roll-back mends
+├── DescriptionError (TypeError)       a value that JSON cannot carry, or data that
+│                                      describes no value
+└── CheckpointError (RuntimeError)     a checkpoint that cannot be made or used
+    ├── DamagedError                   its bytes are not those that were written
+    ├── MismatchError                  it was made by another optimizer, or of other
+    │                                  arrays
+    └── NoCheckpointError              there is none, or none that is good
 ```
 
 Every message says what was wrong, what was got and how to mend it. `link` is the
@@ -77,9 +83,34 @@ class DivergedError(GradtxError, ArithmeticError):
     """A run diverges, and leaving out steps cannot mend it."""
 
 
+class DivergedError(GradtxError, ArithmeticError):
+    """A training run makes no progress, and a person must look at it."""
+
+
 class DescriptionError(GradtxError, TypeError):
     """A value cannot be written as plain data, or data describes no value."""
 
 
-for _error in [GradtxError, *GradtxError.__subclasses__(), ShapeError]:
-    _error.__module__ = "gradtx"  # how tracebacks spell them
+class OrderWarning(UserWarning):
+    """The parts of an optimizer stand in an order that is seldom meant."""
+
+
+class CheckpointError(GradtxError, RuntimeError):
+    """A checkpoint cannot be made or used."""
+
+
+class DamagedError(CheckpointError):
+    """The bytes of a checkpoint are not those that were written, or not all there."""
+
+
+class MismatchError(CheckpointError):
+    """A checkpoint was made by another optimizer, or holds other arrays."""
+
+
+class NoCheckpointError(CheckpointError, FileNotFoundError):
+    """There is no checkpoint, or none that is good."""
+
+
+for _kind in [GradtxError, *GradtxError.__subclasses__()]:
+    for _error in [_kind, *_kind.__subclasses__()]:
+        _error.__module__ = "gradtx"  # how tracebacks spell them

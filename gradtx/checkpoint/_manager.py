@@ -1,0 +1,280 @@
+"""Keep the steps of a run: save beside the training, remove old ones, stop in time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from gradtx.checkpoint._cipher import Cipher
+from gradtx.checkpoint._processes import is_first
+from gradtx.checkpoint._restore import Restored, restore
+from gradtx.checkpoint._save import Plan, check_key
+from gradtx.checkpoint._steps import hidden_path, leftovers, step_path, steps
+from gradtx.checkpoint._verify import Good, latest_good, verify
+from gradtx.core import (
+    CheckpointError,
+    DamagedError,
+    GradientTransformation,
+    NoCheckpointError,
+    check_count,
+)
+
+
+class Manager:
+    """Save steps of a run in the background, keep the newest, and restore.
+
+    Arrays are copied when `save` is called and written by a thread, one step at a time:
+    `save` waits for the one before. What went wrong in the thread is raised by the next
+    call of `save`, `wait` or `close`; a step is one only once it is whole on the disk.
+
+    Args:
+      directory: of the run. Made if it is missing.
+      tx: the optimizer whose states are saved.
+      keep: how many of the newest steps stay, 1 or more.
+      keep_every: steps that are multiples of it stay too, for good.
+      every: `save` does nothing at steps that are not multiples of it, unless the run
+        is about to be stopped or `force=True`.
+      background: whether to write in a thread; else `save` returns once it is done.
+      key, cipher: as in `save`.
+      on_saved: called after each step that was written with its path and the seconds
+        that it took, in the thread; say, to count it.
+
+    Raises:
+      ArgumentError: if a number is out of range.
+
+    Example:
+      >>> import tempfile, jax.numpy as jnp, gradtx
+      >>> params = {"w": jnp.ones(2)}
+      >>> with (
+      ...     tempfile.TemporaryDirectory() as run,
+      ...     gradtx.checkpoint.Manager(run, keep=2) as manager,
+      ... ):
+      ...     for step in (10, 20, 30):
+      ...         _ = manager.save(step, params=params)
+      ...     manager.wait()
+      ...     manager.steps()
+      [30, 20]
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        tx: GradientTransformation | None = None,
+        keep: int = 3,
+        keep_every: int | None = None,
+        every: int = 1,
+        background: bool = True,
+        key: bytes | None = None,
+        cipher: Cipher | None = None,
+        on_saved: Callable[[Path, float], None] | None = None,
+    ):
+        check_count(1, keep=keep, every=every)
+        if keep_every is not None:
+            check_count(1, keep_every=keep_every)
+        check_key(key)
+        self.directory = Path(directory).absolute()
+        self._tx, self._keep, self._keep_every = tx, keep, keep_every
+        self._every, self._background = every, background
+        self._key, self._cipher, self._on_saved = key, cipher, on_saved
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="gradtx-checkpoint")
+        self._running: Future[Path] | None = None
+        self._stop = threading.Event()
+        self._handlers: dict[int, Any] = {}
+        if is_first():
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for path in list(leftovers(self.directory)):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def save(
+        self, step: int, *, force: bool = False, **saved: Any
+    ) -> Future[Path] | None:
+        """Save a step, if it is its turn.
+
+        A step of that number that is damaged is moved aside, under a name that ends in
+        `.damaged`.
+
+        Args:
+          step: the number of the step.
+          force: whether to save whatever `every` says.
+          **saved: the arguments of `gradtx.checkpoint.save`: trees, `record`, `batches`,
+            `updates`.
+
+        Returns:
+          What will hold the path, or None where it was not the step's turn.
+
+        Raises:
+          ArgumentError: as `save` does.
+          CheckpointError: if the step is there already and is good.
+          Exception: what went wrong in the thread with the step before.
+        """
+        if not (force or self.stopping or step % self._every == 0):
+            return None
+        self.wait()
+        plan = _plan(step, self._tx, self._key, self._cipher, saved)
+        if self._background:
+            self._running = self._pool.submit(self._write, plan.detached())
+            return self._running
+        done: Future[Path] = Future()
+        done.set_result(self._write(plan))
+        return done
+
+    def restore(self, *, step: int | None = None, **arguments: Any) -> Restored:
+        """Return the newest good step, or the one of a number.
+
+        Args:
+          step: which; by default the newest that is good.
+          **arguments: those of `gradtx.checkpoint.restore`.
+
+        Raises:
+          NoCheckpointError, DamagedError, MismatchError, ArgumentError: as it does.
+        """
+        self.wait()
+        defaults = {"tx": self._tx, "key": self._key, "cipher": self._cipher}
+        return restore(self.directory, step=step, **{**defaults, **arguments})
+
+    def latest_good(self) -> Good | None:
+        """Return the newest step that verifies, or None where there are no steps.
+
+        Raises:
+          NoCheckpointError: if there are steps and none is good.
+        """
+        self.wait()
+        return latest_good(self.directory, key=self._key) if self.steps() else None
+
+    def steps(self) -> list[int]:
+        """Return the numbers of all steps on the disk, the newest first."""
+        return list(steps(self.directory))
+
+    def wait(self) -> None:
+        """Wait for what is being written.
+
+        Raises:
+          Exception: what went wrong with it; once.
+        """
+        running, self._running = self._running, None
+        if running is not None:
+            running.result()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run was told to stop, by a signal or by the scheduler of a pod.
+
+        Of several processes, one that is told tells none of the others: ask
+        `stop_at(step)` in its place there.
+        """
+        return self._stop.is_set()
+
+    def stop_at(self, step: int) -> bool:
+        """Say whether all processes are to stop at this step, and save it.
+
+        It is the same answer on all of them, so that they save the same step.
+        """
+        if jax.process_count() == 1:
+            return self.stopping
+        from jax.experimental import multihost_utils
+
+        told = multihost_utils.reached_preemption_sync_point(step)
+        if told:
+            self._stop.set()
+        return told
+
+    @contextlib.contextmanager
+    def preemption(self, signals: Iterable[int] = (signal.SIGTERM,)):
+        """Notice signals to stop, so that the loop can save and end.
+
+        Inside the block a signal sets `stopping` and does nothing else; a second one of
+        the same kind does what it did before. Only the main thread can do this.
+
+        Args:
+          signals: which signals.
+        """
+        before = {number: signal.getsignal(number) for number in signals}
+
+        def told(number: int, frame: Any) -> None:
+            self._stop.set()
+            signal.signal(number, before[number])
+
+        for number in before:
+            signal.signal(number, told)
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def close(self) -> None:
+        """Wait for what is being written, and end the thread.
+
+        Raises:
+          Exception: what went wrong with it.
+        """
+        try:
+            self.wait()
+        finally:
+            self._pool.shutdown()
+
+    def __enter__(self) -> Manager:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if error is None:
+            self.close()
+            return
+        with contextlib.suppress(Exception):  # the first error is the one to see
+            self.close()
+
+    def _write(self, plan: Plan) -> Path:
+        begin = time.monotonic()
+        self._clear(plan.step)
+        path = plan.write(self.directory)
+        self._remove_old()
+        if self._on_saved is not None:
+            self._on_saved(path, time.monotonic() - begin)
+        return path
+
+    def _clear(self, step: int) -> None:
+        """Move a damaged step out of the way of a new one of its number."""
+        path = step_path(self.directory, step)
+        if not is_first() or not os.path.lexists(path):
+            return
+        try:
+            verify(path, key=self._key)
+        except (DamagedError, NoCheckpointError):
+            aside = hidden_path(path, "damaged", secrets.randbits(48))
+            os.rename(path, aside.with_name(f"{path.name}.{aside.suffix[1:]}.damaged"))
+            return
+        raise CheckpointError(
+            f"{path} is there already, and good. Save under another step, or restore it."
+        )
+
+    def _remove_old(self) -> None:
+        if not is_first():
+            return
+        # the newest has just been read back: at least one good step stays
+        for number, path in list(steps(self.directory).items())[self._keep :]:
+            if self._keep_every is not None and number % self._keep_every == 0:
+                continue
+            gone = hidden_path(path, "removing", secrets.randbits(48))
+            os.rename(path, gone)  # from here on it is no step, half removed or not
+            shutil.rmtree(gone)
+
+
+def _plan(step: int, tx: Any, key: Any, cipher: Any, saved: dict[str, Any]) -> Plan:
+    given = {"tx": tx, "key": key, "cipher": cipher, **saved}
+    named = {
+        name: given.pop(name, None)
+        for name in ("tx", "batches", "updates", "record", "key", "cipher")
+    }
+    return Plan(step, trees=given, **named)
