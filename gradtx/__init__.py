@@ -60,7 +60,6 @@ from gradtx.core import (
     DamagedError as DamagedError,
     DescriptionError as DescriptionError,
     DivergedError as DivergedError,
-    DivergedError as DivergedError,
     DtypeError as DtypeError,
     EmptyState as EmptyState,
     Factored as Factored,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ def write_arrays(directory: Path, values: Sequence[Any]) -> None:
         directory.mkdir(mode=0o700)
         return
     try:
-        with _checkpointer() as checkpointer, _quiet():
+        with _checkpointer() as checkpointer:
             args = imported("orbax.checkpoint", "checkpoint").args.PyTreeSave(numbered)
             checkpointer.save(directory.absolute(), args=args)
     except ValueError as error:
@@ -72,7 +71,7 @@ def read_arrays(
             )
     if wanted:
         try:
-            with _checkpointer() as checkpointer, _quiet():
+            with _checkpointer() as checkpointer:
                 found = checkpointer.restore(
                     directory.absolute(),
                     args=ocp.args.PyTreeRestore(
@@ -118,12 +117,3 @@ def sharding_of(like: Any) -> Any:
 
 def _first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)[:300]
-
-
-class _quiet(warnings.catch_warnings):
-    """Keep back what Orbax warns of its own deprecations."""
-
-    def __enter__(self):
-        found = super().__enter__()
-        warnings.simplefilter("ignore")
-        return found

@@ -61,9 +61,9 @@ def _with_defaults(data: Any) -> Any:
 
 
 def _compared(then: Any, now: Any, path: str) -> Iterator[Change]:
-    links = _links(then), _links(now)
-    if links[0] is not None and links[1] is not None:
-        yield from _compared_links(*links, path)
+    old, new = _links(then), _links(now)
+    if old is not None and new is not None:
+        yield from _compared_links(old, new, path)
     elif _is_call(then) and _is_call(now) and then["call"] == now["call"]:
         a, b = then["arguments"], now["arguments"]
         for name in {**a, **b}:

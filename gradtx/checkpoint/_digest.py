@@ -23,7 +23,7 @@ def digest(value: Any) -> str:
     array = np.ascontiguousarray(np.asarray(value))
     if array.dtype.byteorder == ">":
         array = array.astype(array.dtype.newbyteorder("<"))
-    return hashlib.sha256(array.reshape(-1).view(np.uint8)).hexdigest()
+    return hashlib.sha256(array.reshape(-1).view(np.uint8).data).hexdigest()
 
 
 def digests(found: Sequence[Found]) -> list[str | list[Piece]]:
@@ -58,22 +58,32 @@ def with_digest(leaf: Leaf, parts: Iterable[str | list[Piece]]) -> Leaf:
     )
 
 
-def check_leaf(leaf: Leaf, value: Any, where: str) -> None:
-    """Compare the elements of a restored array with their hash.
+def check_leaves(triples: Iterable[tuple[Leaf, Any, str]]) -> None:
+    """Compare the elements of restored arrays with their hashes.
 
     Of an array that is spread over processes, the pieces that this one holds are
     compared where they are cut as they were when saved; the files have been checked
     by then.
 
+    Args:
+      triples: the record of each leaf, the array, and where it is, to be told.
+
     Raises:
-      DamagedError: naming the leaf.
+      DamagedError: naming the first leaf that differs.
     """
-    if not _is_same(leaf, value):
+
+    def check(triple: tuple[Leaf, Any, str]) -> None:
+        leaf, value, where = triple
+        if _is_same(leaf, value):
+            return
         raise DamagedError(
             f"{where}: the elements that were read are not those that were saved, though "
             "the files are. Was it read by another version of Orbax? Read it once more; "
             "if that fails too, go back to an earlier step."
         )
+
+    for _ in in_threads(check, list(triples)):
+        pass
 
 
 def _is_same(leaf: Leaf, value: Any) -> bool:

@@ -79,33 +79,34 @@ _ROOT = _Place()
 def _walk(
     node: Any, tree: str, states: list[StateRecord], place: _Place = _ROOT
 ) -> Iterator[Found]:
-    named = isinstance(node, tuple) and hasattr(node, "_fields")
     chain = is_chain_state(node)
-    if named and not chain:
+    names = getattr(node, "_fields", None) if isinstance(node, tuple) else None
+    group = place.group + place.inner
+    if names is not None and not chain:
         kinds = roles(node)
-        fields = {f: kinds[f].value if f in kinds else "" for f in node._fields}
+        fields = {name: kinds[name].value if name in kinds else "" for name in names}
         version = getattr(type(node), "schema_version", 1)
-        name = type(node).__name__
-        group = place.group + place.inner
+        cls = type(node).__name__
         states.append(
-            StateRecord(tree, place.path, place.links, group, name, version, fields)
+            StateRecord(tree, place.path, place.links, group, cls, version, fields)
         )
-        index = len(states) - 1
+    index = len(states) - 1
     children, structure = jax.tree_util.tree_flatten_with_path(
         node, is_leaf=lambda x: x is not node
     )
     if jax.tree_util.treedef_is_leaf(structure) and structure.num_leaves == 1:
         yield _leaf(node, tree, states, place)
         return
-    for (entry, *_), child in ((path or [None], child) for path, child in children):
-        below = jax.tree_util.keystr((entry,))
-        here = place._replace(path=place.path + below, inner=place.inner + below)
-        if chain:
-            links = f"{place.links}.{entry.name}".lstrip(".")
-            group = place.group + place.inner
-            here = _Place(here.path, links=links, group=group)
-        elif named:
-            here = _Place(here.path, index, entry.name, place.links, group)
+    for number, (keys, child) in enumerate(children):
+        below = jax.tree_util.keystr(keys)
+        path = place.path + below
+        if names is None:
+            here = place._replace(path=path, inner=place.inner + below)
+        elif chain:
+            links = f"{place.links}.{names[number]}".lstrip(".")
+            here = _Place(path, links=links, group=group)
+        else:
+            here = _Place(path, index, names[number], place.links, group)
         yield from _walk(child, tree, states, here)
 
 

@@ -14,9 +14,9 @@ import numpy as np
 from gradtx.checkpoint._arrays import read_arrays, sharding_of
 from gradtx.checkpoint._changes import Change, optimizer_changes, shown, tree_changes
 from gradtx.checkpoint._cipher import Cipher, decrypted
-from gradtx.checkpoint._digest import check_leaf
+from gradtx.checkpoint._digest import check_leaves
 from gradtx.checkpoint._leaves import Found, Listing, listed
-from gradtx.checkpoint._manifest import ARRAYS, NAME, Manifest
+from gradtx.checkpoint._manifest import ARRAYS, NAME, Leaf, Manifest
 from gradtx.checkpoint._migrate import (
     Source,
     matched,
@@ -252,8 +252,10 @@ def _read_outdated(
     leaves = {number: item.leaf for number, item in old.items()}
     host = {number: Found(item.leaf, np.empty(()), ()) for number, item in old.items()}
     values = read_arrays(arrays, leaves, host)
-    for number, value in values.items():
-        check_leaf(leaves[number], value, f"{directory}: {leaves[number].path}")
+    check_leaves(
+        (leaves[number], value, f"{directory}: {leaves[number].path}")
+        for number, value in values.items()
+    )
     return {
         tree: [
             item._replace(value=values[item.number]) if item.number in values else item
@@ -345,25 +347,25 @@ def _read(
         for tree, found in now.trees.items()
         for item, source in zip(found, plan[tree], strict=True)
     ]
-    stored = {
-        source.number: (tree, item, source)
-        for tree, item, source in pairs
-        if source is not None and source.value is None and source.number is not None
-    }
-    leaves = {number: source.leaf for number, (_, _, source) in stored.items()}
-    like = {number: item for number, (_, item, _) in stored.items()}
+    leaves: dict[int, Leaf] = {}
+    like: dict[int, Found] = {}
+    for _, item, source in pairs:
+        if source is not None and source.number is not None and source.value is None:
+            leaves[source.number], like[source.number] = source.leaf, item
     values = read_arrays(arrays, leaves, like)
-    for number, (tree, _, source) in stored.items():
-        where = f"{directory}: {tree}{source.leaf.path}"
-        check_leaf(source.leaf, values[number], where)
+    check_leaves(
+        (source.leaf, values[source.number], f"{directory}: {tree}{source.leaf.path}")
+        for tree, _, source in pairs
+        if source is not None and source.number in values
+    )
     made: dict[str, list[Any]] = {tree: [] for tree in now.trees}
     for tree, item, source in pairs:
         if source is None:
             value = item.value
-        elif source.value is not None:
-            value = jax.device_put(source.value, sharding_of(item.value))
-        else:
+        elif source.number in values:
             value = values[source.number]
+        else:
+            value = jax.device_put(source.value, sharding_of(item.value))
         made[tree].append(_as_kind(item, value))
     return made
 

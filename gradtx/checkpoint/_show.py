@@ -15,8 +15,6 @@ from gradtx.checkpoint._changes import (
 )
 from gradtx.checkpoint._manifest import Manifest, is_signed, read_manifest
 
-_UNITS = ["B", "kB", "MB", "GB", "TB"]
-
 
 def describe(path: str | os.PathLike[str]) -> str:
     """Return what a step says of itself, for a person to read; its arrays are not read.
@@ -98,11 +96,11 @@ def _pairs(values: Mapping[str, Any]) -> str:
 
 
 def _size(count: float) -> str:
-    for unit in _UNITS:
-        if count < 1000 or unit == _UNITS[-1]:
-            break
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.4g} {unit}"
         count /= 1000
-    return f"{count:.4g} {unit}"
+    return f"{count:.4g} TB"
 
 
 def _on(flag: bool) -> str:

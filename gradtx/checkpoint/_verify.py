@@ -12,7 +12,7 @@ import numpy as np
 
 from gradtx.checkpoint._arrays import read_arrays
 from gradtx.checkpoint._cipher import Cipher, decrypted
-from gradtx.checkpoint._digest import check_leaf
+from gradtx.checkpoint._digest import check_leaves
 from gradtx.checkpoint._files import check_files, files_below
 from gradtx.checkpoint._leaves import Found
 from gradtx.checkpoint._manifest import ARRAYS, NAME, Manifest, read_manifest
@@ -167,7 +167,7 @@ def _check_arrays(directory: Path, manifest: Manifest, cipher: Cipher | None) ->
         for number, (where, leaf) in enumerate(_numbered(manifest)):
             like = Found(leaf, np.empty(()), ())
             (value,) = read_arrays(plain, {number: leaf}, {number: like}).values()
-            check_leaf(leaf, value, f"{directory}: {where}")
+            check_leaves([(leaf, value, f"{directory}: {where}")])
 
 
 def _numbered(manifest: Manifest) -> Iterator:

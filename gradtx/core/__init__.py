@@ -69,7 +69,6 @@ from gradtx.core._errors import (
     DamagedError as DamagedError,
     DescriptionError as DescriptionError,
     DivergedError as DivergedError,
-    DivergedError as DivergedError,
     DtypeError as DtypeError,
     GradtxError as GradtxError,
     MismatchError as MismatchError,

@@ -8,7 +8,6 @@ GradtxError
 │   └── ShapeError                     a leaf of another shape
 ├── DtypeError (TypeError)             a leaf of a dtype that the operation excludes
 ├── AxisNameError (NameError)          a collective over an axis that is not mapped here
-├── DivergedError (ArithmeticError)    a run that leaving out steps cannot mend
 ├── DivergedError (ArithmeticError)    a run that no skip, back-off or roll-back mends
 ├── DescriptionError (TypeError)       a value that JSON cannot carry, or data that
 │                                      describes no value
@@ -77,10 +76,6 @@ class DtypeError(GradtxError, TypeError):
 
 class AxisNameError(GradtxError, NameError):
     """A collective names an axis that no `pmap`, `vmap` or `shard_map` binds."""
-
-
-class DivergedError(GradtxError, ArithmeticError):
-    """A run diverges, and leaving out steps cannot mend it."""
 
 
 class DivergedError(GradtxError, ArithmeticError):
