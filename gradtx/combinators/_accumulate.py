@@ -53,7 +53,7 @@ class MultiStepsState(NamedTuple):
     skip_state: Measured = ()
 
 
-@transformation
+@transformation(stage="accumulate")
 def accumulate(
     inner: Link,
     every: int | Callable[[Any], Any],

@@ -20,12 +20,12 @@ from gradtx.core import (
     GradientTransformation,
     Inner,
     Role,
-    Traits,
     as_transformation,
     bits,
     cast,
     dtype_of,
     safe_increment,
+    unchecked,
     zero_count,
 )
 
@@ -194,10 +194,10 @@ def inject_hyperparams(
         numbers = {
             k: v for k, v in numbers.items() if _may_vary(build, arrays | {k: v})
         }
-        traits = _traits_of(build, arrays | numbers)
+        made = _made_of(build, arrays | numbers)
         # what the factory makes of arrays is compiled with them, not around them
         pure = Call(inner_factory, bound.arguments).is_pure
-        return _injected(build, numbers, schedules, hyperparam_dtype, traits, pure)
+        return _injected(build, numbers, schedules, hyperparam_dtype, made, pure)
 
     return injected
 
@@ -211,16 +211,20 @@ def _injected(
     numbers: Mapping[str, Any],
     schedules: Mapping[str, StatefulSchedule],
     hyperparam_dtype: Any,
-    traits: Traits,
+    like: GradientTransformation,
     pure: bool,
 ) -> GradientTransformation:
-    """Return the transformation that builds another one anew at each update."""
+    """Return the transformation that builds another one, such as `like`, at each update."""
 
     def dtype_beside(tree):
         if hyperparam_dtype is not None:
             return hyperparam_dtype
         double = any(bits(x) == 64 for x in jax.tree.leaves(tree))
         return jnp.float64 if double else jnp.float32
+
+    def again(values):
+        with unchecked():
+            return build(values)
 
     def inject_hyperparams_init(params):
         dtype = dtype_beside(params)
@@ -234,7 +238,7 @@ def _injected(
             count=zero_count(),
             hyperparams=values,
             hyperparams_states=states,
-            inner_state=build(values).init(params),
+            inner_state=again(values).init(params),
         )
 
     def inject_hyperparams(updates, state, params=None, **extra):
@@ -251,7 +255,7 @@ def _injected(
         for name, made in schedules.items():
             values[name] = cast(made(before[name], **extra), values[name].dtype)
         states = {k: made.update(before[k], **extra) for k, made in schedules.items()}
-        updates, inner_state = build(values).update(
+        updates, inner_state = again(values).update(
             updates, state.inner_state, params, **extra
         )
         return updates, InjectStatefulHyperparamsState(
@@ -260,16 +264,22 @@ def _injected(
 
     inject_hyperparams.__qualname__ = "inject_hyperparams"  # a chain's name for it
     return GradientTransformation(
-        inject_hyperparams_init, inject_hyperparams, traits=traits, pure=pure
+        inject_hyperparams_init,
+        inject_hyperparams,
+        traits=like.traits,
+        pure=pure,
+        order=like.order,
     )
 
 
-def _traits_of(build: Callable[..., Any], values: Mapping[str, Any]) -> Traits:
-    """Return the traits of what a factory makes when these numbers are arrays."""
-    found: list[Traits] = []
+def _made_of(
+    build: Callable[..., Any], values: Mapping[str, Any]
+) -> GradientTransformation:
+    """Return what a factory makes when these numbers are arrays, for what it declares."""
+    found: list[GradientTransformation] = []
 
     def trial(values: Mapping[str, Any]) -> None:
-        found.append(build(values).traits)
+        found.append(build(values))
 
     jax.eval_shape(trial, _as_arrays(values))
     return found[0]

@@ -105,6 +105,11 @@ class Remembered:
         return self
 
 
+def same(a: Any, b: Any) -> bool:
+    """Say whether two arguments are equal by value, as those of equal calls are."""
+    return _key(a) == _key(b)
+
+
 def rebuild(factory: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     """Call `factory` with arguments given by name, starred ones included."""
     bound = inspect.BoundArguments(_signature(factory), dict(arguments))

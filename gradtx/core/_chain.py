@@ -12,6 +12,7 @@ from typing import Any
 from gradtx.core._basic import identity
 from gradtx.core._errors import ArgumentError
 from gradtx.core._roles import Inner
+from gradtx.core._stages import check_links
 from gradtx.core._transformation import (
     GradientTransformation,
     as_transformation,
@@ -21,7 +22,7 @@ from gradtx.core._types import Link
 
 
 @transformation
-def chain(*links: Link):
+def chain(*links: Link, deliberate: bool = False):
     """Apply links one after the other.
 
     `u ← link_n(… link_2(link_1(g)))`
@@ -34,10 +35,12 @@ def chain(*links: Link):
     Args:
       *links: transformations, raw pairs `(init, update)` or optax transformations.
         No link at all is the identity.
+      deliberate: whether this order of the links is meant, so that no `OrderWarning`
+        is given. It says nothing of the order inside a link, or around this chain.
 
     Raises:
-      ArgumentError: if an argument is no transformation, or if `update` gets a state
-        with another number of links.
+      ArgumentError: if an argument is no transformation, if two links cannot be in one
+        chain, or if `update` gets a state with another number of links.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -50,11 +53,13 @@ def chain(*links: Link):
     made = [as_transformation(link) for link in links]
     if not made:
         return identity()
-    return _composed(link_names(made), made)
+    names = link_names(made)
+    check_links("chain", names, [link.order for link in made], deliberate)
+    return _composed(names, made)
 
 
 @transformation
-def named_chain(*named_links: tuple[str, Link]):
+def named_chain(*named_links: tuple[str, Link], deliberate: bool = False):
     """Apply links one after the other, under names of the caller's choice.
 
     The state is that of `chain`, with these names for fields. Characters that no
@@ -62,9 +67,11 @@ def named_chain(*named_links: tuple[str, Link]):
 
     Args:
       *named_links: pairs `(name, transformation)`. Names must be unique.
+      deliberate: as in `chain`.
 
     Raises:
-      ArgumentError: if two names are equal, or an argument is no such pair.
+      ArgumentError: if two names are equal, an argument is no such pair, or two links
+        cannot be in one chain.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -84,7 +91,9 @@ def named_chain(*named_links: tuple[str, Link]):
     names = [_field(name) for name, _ in named_links]
     if twice := [n for n, k in collections.Counter(names).items() if k > 1]:
         raise ArgumentError(f"names must be unique, got {twice[0]!r} more than once.")
-    return _composed(names, [as_transformation(link) for _, link in named_links])
+    made = [as_transformation(link) for _, link in named_links]
+    check_links("named_chain", names, [link.order for link in made], deliberate)
+    return _composed(names, made)
 
 
 def _composed(names: Sequence[str], links: Sequence[GradientTransformation]) -> Any:

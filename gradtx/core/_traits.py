@@ -16,9 +16,11 @@ Reach = Literal["element", "leaf", "tree"]
 #: nothing is known beforehand.
 Form = Literal["gradients", "examples", "pairs", "any"]
 
-#: The parts of an optimizer whose order matters, in the order in which they belong.
+#: The parts of an optimizer whose order matters, in the order in which they belong;
+#: what only measures may stand anywhere.
 Stage = Literal[
     "",
+    "measure",
     "loss_scale",
     "accumulate",
     "guard",
@@ -72,7 +74,9 @@ class Traits:
         bounds gradients, `"precondition"` rescales by their history, `"decay"` adds
         parameters, `"rate"` applies the learning rate; of wrappers, `"accumulate"`
         sums over calls, `"guard"` leaves out what is not finite, `"loss_scale"` takes
-        gradients of a scaled loss. Empty for all else.
+        gradients of a scaled loss. `"measure"` changes no updates, whatever is inside.
+        Empty for all else.
+      negates: whether it changes the sign, so that gradients become steps downhill.
       shaped: whether it looks at the shapes or paths of leaves, so that it must see the
         tree in place of a `Packed`. What reaches over its leaf always does.
       ulps: the number of units in the last place, of a leaf's largest element, by which
@@ -91,6 +95,7 @@ class Traits:
     scale_free: bool = False
     form: Form = "gradients"
     stage: Stage = ""
+    negates: bool = False
     shaped: bool = False
     ulps: int = 16
     exempt: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
@@ -125,8 +130,8 @@ def joined(traits: Iterable[Traits]) -> Traits:
     """Return the traits of transformations that are applied together.
 
     All that one needs is needed, the farthest reach is that of all, and what one cannot
-    do, all cannot. Freedom from scale and the stage are no properties of parts: they
-    must be declared.
+    do, all cannot. Freedom from scale, the stage and the sign are no properties of
+    parts: they must be declared.
     """
     return functools.reduce(_both, traits, Traits())
 

@@ -16,6 +16,8 @@ from gradtx.core._eager import compiled_once, is_concrete, is_traced
 from gradtx.core._errors import ArgumentError, signed
 from gradtx.core._layout import Cut
 from gradtx.core._packed import has_packed, repack, unpack
+from gradtx.core._stage_rules import Part
+from gradtx.core._stages import order_of, unpickled
 from gradtx.core._traits import Traits, joined, require
 from gradtx.core._tree import check_shapes, check_structure, placed_beside
 from gradtx.core._types import TransformInitFn, TransformUpdateFn
@@ -43,6 +45,7 @@ class GradientTransformation(_call.Remembered):
       traits: what it needs and how it behaves.
       pure: whether results depend on the arguments alone, and what is traced may be
         traced once: calls outside `jit` are then compiled.
+      order: the parts in it whose order matters, as they act one after the other.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -61,6 +64,7 @@ class GradientTransformation(_call.Remembered):
         default=Traits(shaped=True), compare=False, kw_only=True
     )
     pure: bool = dataclasses.field(default=False, compare=False, kw_only=True)
+    order: tuple[Part, ...] = dataclasses.field(default=(), compare=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.call is not None:
@@ -83,6 +87,10 @@ class GradientTransformation(_call.Remembered):
 
     def __len__(self) -> int:
         return 2
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        rebuild, arguments = super().__reduce__()
+        return unpickled, (rebuild, *arguments)
 
     @property
     def name(self) -> str:
@@ -181,15 +189,20 @@ def _remembered(
                 name,
             ) from None
         # a factory that returns a transformation has passed its arguments to it
-        parts = _inside(returned) or _inside(list(call.arguments.values()))
+        inside = _inside(list(call.arguments.values()))
+        parts = _inside(returned) or inside
         traits = joined([*(tx.traits for tx in parts), own])
         traits = traits.replace(
             scale_free=own.scale_free,
             stage=own.stage,
+            negates=own.negates,
             inherited=traits.inherited - own.exempt.keys(),
         )
         if adjust is not None:
             traits = adjust(traits, call.arguments)
+        meant = getattr(returned, "order", None)
+        links = getattr(update, "links", ())
+        order = order_of(call, traits, meant, links, inside)
         # what a part needs is asked for by the part, so that the error names it
         own_needs = traits.needs - joined(tx.traits for tx in parts).needs
         known = call.is_pure and getattr(returned, "pure", True)
@@ -201,7 +214,7 @@ def _remembered(
         init = _signed_init(name, init, shaped, key)
         update = _signed_update(name, update, own_traits, shaped, key)
         return GradientTransformation(
-            init, update, traits=traits, pure=known, call=call
+            init, update, traits=traits, pure=known, order=order, call=call
         )
 
     return _call.remembering(factory, GradientTransformation, finish, _coerced)

@@ -24,7 +24,7 @@ from gradtx.optimizers._adam import init_moments
 from gradtx.transforms import add_decayed_weights, scale_by_learning_rate
 
 
-@transformation
+@transformation(stage="precondition")
 def scale_by_acprop(
     b1: Numeric = 0.9,
     b2: Numeric = 0.999,

@@ -37,7 +37,7 @@ class ScaleByBeliefState(NamedTuple):
     nu: PerParam
 
 
-@transformation
+@transformation(stage="precondition")
 def scale_by_belief(
     b1: Numeric = 0.9,
     b2: Numeric = 0.999,

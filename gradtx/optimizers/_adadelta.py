@@ -34,7 +34,7 @@ class ScaleByAdaDeltaState(NamedTuple):
     e_x: PerParam
 
 
-@transformation
+@transformation(stage="precondition")
 def scale_by_adadelta(rho: Numeric = 0.9, eps: Numeric = 1e-6):
     """Scale updates by the ratio of two roots: of past updates and of gradients.
 

@@ -61,7 +61,7 @@ class FactoredState(NamedTuple):
     v: Factored
 
 
-@transformation(reach="leaf")
+@transformation(stage="precondition", reach="leaf")
 def scale_by_factored_rms(
     factored: bool = True,
     decay_rate: Numeric = 0.8,
@@ -248,4 +248,5 @@ def adafactor(
         links.append(ema(momentum, debias=False, accumulator_dtype=dtype_momentum))
     if weight_decay_rate is not None:
         links.append(add_decayed_weights(weight_decay_rate, weight_decay_mask))
-    return chain(*links, scale(-1.0))
+    # the paper's relative steps do not scale the decay
+    return chain(*links, scale(-1.0), deliberate=True)

@@ -26,7 +26,7 @@ class ScaleByRssState(NamedTuple):
     sum_of_squares: PerParam
 
 
-@transformation
+@transformation(stage="precondition")
 def scale_by_rss(
     initial_accumulator_value: Numeric = 0.1,
     eps: Numeric = 1e-7,

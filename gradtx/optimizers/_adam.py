@@ -71,7 +71,7 @@ def decays(b1: Numeric, b2: Numeric, count: Numeric) -> dict[str, Numeric]:
     }
 
 
-@transformation
+@transformation(stage="precondition")
 def scale_by_adam(
     b1: Numeric = 0.9,
     b2: Numeric = 0.999,

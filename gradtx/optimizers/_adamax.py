@@ -20,7 +20,7 @@ from gradtx.optimizers._adam import ScaleByAdamState, init_moments
 from gradtx.transforms import add_decayed_weights, scale_by_learning_rate
 
 
-@transformation
+@transformation(stage="precondition")
 def scale_by_adamax(b1: Numeric = 0.9, b2: Numeric = 0.999, eps: Numeric = 1e-8):
     """Divide a running mean of updates by a decaying maximum of their magnitudes.
 

@@ -45,7 +45,7 @@ class ScaleByAdanState(NamedTuple):
     t: Count
 
 
-@transformation
+@transformation(stage="precondition")
 def scale_by_adan(
     b1: Numeric = 0.98,
     b2: Numeric = 0.92,

@@ -47,7 +47,7 @@ class ScaleByAdemamixState(NamedTuple):
     nu: PerParam
 
 
-@transformation
+@transformation(stage="precondition")
 def scale_by_ademamix(
     b1: Numeric = 0.9,
     b2: Numeric = 0.999,
@@ -164,7 +164,7 @@ class ScaleBySimplifiedAdEMAMixState(NamedTuple):
     n: PerParam
 
 
-@transformation
+@transformation(stage="precondition")
 def scale_by_simplified_ademamix(
     b1: Numeric = 0.99,
     b2: Numeric = 0.95,

@@ -26,7 +26,7 @@ from gradtx.optimizers._adam import ScaleByAdamState, init_moments
 from gradtx.transforms import scale_by_learning_rate
 
 
-@transformation
+@transformation(stage="precondition")
 def scale_by_adopt(
     b1: Numeric = 0.9,
     b2: Numeric = 0.9999,

@@ -35,7 +35,7 @@ class ScaleByAmsgradState(NamedTuple):
     nu_max: PerParam
 
 
-@transformation
+@transformation(stage="precondition")
 def scale_by_amsgrad(
     b1: Numeric = 0.9,
     b2: Numeric = 0.999,

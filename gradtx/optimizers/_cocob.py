@@ -41,7 +41,9 @@ class COCOBState(NamedTuple):
     reward: PerParam
 
 
-@transformation(needs={"params"}, complex=False, scale_free=True)
+@transformation(
+    stage="rate", negates=True, needs={"params"}, complex=False, scale_free=True
+)
 def scale_by_cocob(alpha: Numeric = 100.0, eps: Numeric = 1e-8):
     """Move to where a coin-betting strategy stands.
 

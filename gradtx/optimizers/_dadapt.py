@@ -59,7 +59,7 @@ def adam_correction(b1: Numeric, b2: Numeric, count: Numeric, wanted: bool) -> N
     return corrected(b2, count) ** 0.5 / corrected(b1, count) if wanted else 1.0
 
 
-@transformation(needs={"params"}, reach="tree")
+@transformation(stage="rate", negates=True, needs={"params"}, reach="tree")
 def dadapt_adamw(
     learning_rate: ScalarOrSchedule = 1.0,
     betas: tuple[Numeric, Numeric] = (0.9, 0.999),

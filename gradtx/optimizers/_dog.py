@@ -85,7 +85,7 @@ class ScaleByDistanceOverGradientsState(NamedTuple):
     init_params: PerParam
 
 
-@transformation(needs={"params"}, reach="tree")
+@transformation(stage="precondition", needs={"params"}, reach="tree")
 def scale_by_dog(
     init_step: InitStep = ("heuristic", 1e-6),
     eps: Numeric = 1e-8,
@@ -175,7 +175,7 @@ def dog(
     )
 
 
-@transformation(needs={"params"}, reach="tree")
+@transformation(stage="precondition", needs={"params"}, reach="tree")
 def scale_by_dowg(
     init_estim_sq_dist: Numeric | None = None,
     eps: Numeric = 1e-4,
@@ -249,7 +249,7 @@ def dowg(
     )
 
 
-@transformation(needs={"params"}, reach="leaf")
+@transformation(stage="precondition", needs={"params"}, reach="leaf")
 def scale_by_distance_over_gradients(
     reps_rel: Numeric = 1e-6,
     eps: Numeric = 1e-8,

@@ -56,7 +56,7 @@ class GaLoreState(NamedTuple):
     projector: Factored
 
 
-@transformation(reach="leaf", differentiable=False)
+@transformation(stage="precondition", reach="leaf", differentiable=False)
 def scale_by_galore(
     rank: int = 128,
     update_proj_gap: int = 200,

@@ -118,4 +118,5 @@ def fromage(learning_rate: ScalarOrSchedule, min_norm: Numeric = 1e-6):
         scale_by_trust_ratio(min_norm),
         scale_by_learning_rate(rate),
         add_decayed_weights(growth),
+        deliberate=True,  # the paper shrinks layers by a number of its own
     )

@@ -60,7 +60,7 @@ class ScaleByLBFGSState(NamedTuple):
     weights_memory: Factored
 
 
-@transformation(needs={"params"}, reach="tree")
+@transformation(stage="precondition", needs={"params"}, reach="tree")
 def scale_by_lbfgs(memory_size: int = 10, scale_init_precond: bool = True):
     """Multiply the update by an estimate of the inverse Hessian.
 

@@ -40,7 +40,7 @@ _MODES = {
 }
 
 
-@transformation(scale_free=True)
+@transformation(stage="precondition", scale_free=True)
 def scale_by_lion(
     b1: Numeric = 0.9,
     b2: Numeric = 0.99,

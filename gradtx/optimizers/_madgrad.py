@@ -47,7 +47,7 @@ class MadgradState(NamedTuple):
     step_size: Scalar = None  # type: ignore[assignment]
 
 
-@transformation(needs={"params"})
+@transformation(stage="rate", negates=True, needs={"params"})
 def scale_by_madgrad(
     learning_rate: ScalarOrSchedule, momentum: Numeric = 0.9, eps: Numeric = 1e-6
 ):

@@ -71,7 +71,9 @@ class MomoAdamState(NamedTuple):
     step_size: Scalar = None  # type: ignore[assignment]
 
 
-@transformation(needs={"params", "value"}, reach="tree", ulps=512)
+@transformation(
+    stage="rate", negates=True, needs={"params", "value"}, reach="tree", ulps=512
+)
 def momo(
     learning_rate: ScalarOrSchedule = 1.0,
     beta: Numeric = 0.9,
@@ -145,7 +147,9 @@ def momo(
     return init, update
 
 
-@transformation(needs={"params", "value"}, reach="tree", ulps=512)
+@transformation(
+    stage="rate", negates=True, needs={"params", "value"}, reach="tree", ulps=512
+)
 def momo_adam(
     learning_rate: ScalarOrSchedule = 1e-2,
     b1: Numeric = 0.9,

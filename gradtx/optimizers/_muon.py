@@ -71,7 +71,7 @@ class MuonState(NamedTuple):
     ns_coeffs: Scalar
 
 
-@transformation(reach="leaf", ulps=256)
+@transformation(stage="precondition", reach="leaf", ulps=256)
 def scale_by_muon(
     ns_coeffs: Any = _STANDARD,
     ns_steps: int = 5,

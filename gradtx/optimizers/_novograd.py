@@ -55,6 +55,7 @@ def _decays(weight_decay: ScalarOrSchedule) -> bool:
 
 
 @transformation(
+    stage="precondition",
     reach="leaf",
     adjust=lambda traits, given: (
         traits.replace(needs={"params"}) if _decays(given["weight_decay"]) else traits

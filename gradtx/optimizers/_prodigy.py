@@ -56,7 +56,7 @@ class ProdigyState(NamedTuple):
     step_size: Scalar = None  # type: ignore[assignment]
 
 
-@transformation(needs={"params"}, reach="tree")
+@transformation(stage="rate", negates=True, needs={"params"}, reach="tree")
 def prodigy(
     learning_rate: ScalarOrSchedule = 1.0,
     betas: tuple[Numeric, Numeric] = (0.9, 0.999),

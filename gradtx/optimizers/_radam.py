@@ -28,7 +28,7 @@ from gradtx.optimizers._adam import (
 from gradtx.transforms import scale_by_learning_rate
 
 
-@transformation
+@transformation(stage="precondition")
 def scale_by_radam(
     b1: Numeric = 0.9,
     b2: Numeric = 0.999,

@@ -56,7 +56,7 @@ class ScaleByRStdDevWithCountState(NamedTuple):
     nu: PerParam
 
 
-@transformation
+@transformation(stage="precondition")
 def scale_by_rms(
     decay: Numeric = 0.9,
     eps: Numeric = 1e-8,
@@ -95,7 +95,7 @@ def scale_by_rms(
     )
 
 
-@transformation
+@transformation(stage="precondition")
 def scale_by_stddev(
     decay: Numeric = 0.9,
     eps: Numeric = 1e-8,

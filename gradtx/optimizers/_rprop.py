@@ -33,7 +33,7 @@ class ScaleByRpropState(NamedTuple):
     prev_updates: PerParam
 
 
-@transformation(complex=False, scale_free=True)
+@transformation(stage="precondition", complex=False, scale_free=True)
 def scale_by_rprop(
     learning_rate: Numeric,
     eta_minus: Numeric = 0.5,

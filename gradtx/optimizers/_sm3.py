@@ -42,7 +42,7 @@ class ScaleBySM3State(NamedTuple):
     nu: PerParam
 
 
-@transformation(reach="leaf", complex=False)
+@transformation(stage="precondition", reach="leaf", complex=False)
 def scale_by_sm3(b1: Numeric = 0.9, b2: Numeric = 1.0, eps: Numeric = 1e-8):
     """Divide updates by the root of the least bound of their sums of squares.
 

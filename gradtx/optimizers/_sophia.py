@@ -114,7 +114,7 @@ def hutchinson_estimator_diag_hessian(random_seed: jax.Array | int | None = None
 _HUTCHINSON = hutchinson_estimator_diag_hessian()
 
 
-@transformation(needs={"params"}, complex=False)
+@transformation(stage="precondition", needs={"params"}, complex=False)
 def scale_by_sophia(
     b1: Numeric = 0.965,
     b2: Numeric = 0.99,

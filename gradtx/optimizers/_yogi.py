@@ -24,7 +24,8 @@ from gradtx.transforms import scale_by_learning_rate
 
 
 @transformation(
-    exempt={"P4": "its first moment starts at 1e-6, so that parameters move at once"}
+    stage="precondition",
+    exempt={"P4": "its first moment starts at 1e-6, so that parameters move at once"},
 )
 def scale_by_yogi(
     b1: Numeric = 0.9,

@@ -49,7 +49,7 @@ class ClipByGlobalNormState(NamedTuple):
 _LEAVE_OUT = "To switch clipping off, leave the link out of the chain."
 
 
-@transformation(complex=False)
+@transformation(stage="clip", complex=False)
 def clip(max_delta: Numeric):
     """Bound every element of the updates.
 
@@ -81,7 +81,7 @@ def clip(max_delta: Numeric):
     return init_empty_state, update
 
 
-@transformation(reach="tree")
+@transformation(stage="clip", reach="tree")
 def clip_by_global_norm(max_norm: Numeric, *, axis_name: AxisName | None = None):
     """Shrink updates so that their global norm is at most `max_norm`.
 
@@ -163,7 +163,7 @@ def clip_by_block_rms(threshold: Numeric, *, axis_name: AxisName | None = None):
     return init_empty_state, update
 
 
-@transformation(needs={"params"}, reach="leaf")
+@transformation(stage="clip", needs={"params"}, reach="leaf")
 def adaptive_grad_clip(
     clipping: Numeric,
     eps: Numeric = 1e-3,

@@ -30,7 +30,7 @@ class WeightDecaySchedule(NamedTuple):
 AddDecayedWeightsState = EmptyState
 
 
-@transformation(needs={"params"})
+@transformation(stage="decay", needs={"params"})
 def add_decayed_weights(
     weight_decay: ScalarOrSchedule = 0.0, mask: MaskOrFn | None = None
 ):

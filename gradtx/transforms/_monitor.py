@@ -98,7 +98,7 @@ def snapshot(measure_name: str, measure: Callable[[Any], Any]):
     return init, update
 
 
-@transformation(shaped=True)
+@transformation(stage="measure", shaped=True)
 def monitor(measures: Mapping[str, Link | Callable[[Any], Any]]):
     """Keep what several measures find in the updates in the state, and pass them on.
 

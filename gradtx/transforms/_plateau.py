@@ -41,7 +41,7 @@ class ReduceLROnPlateauState(NamedTuple):
     avg_value: Scalar
 
 
-@transformation(needs={"value"})
+@transformation(stage="rate", needs={"value"})
 def reduce_on_plateau(
     factor: float = 0.1,
     patience: int = 10,

@@ -39,7 +39,7 @@ class DifferentiallyPrivateAggregateState(NamedTuple):
     rng_key: Key
 
 
-@transformation(reach="tree", stochastic=True, form="examples")
+@transformation(stage="clip", reach="tree", stochastic=True, form="examples")
 def differentially_private_aggregate(
     l2_norm_clip: Numeric,
     noise_multiplier: Numeric,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -14,7 +14,9 @@ from gradtx.core import (
     Numeric,
     Scalar,
     ScalarOrSchedule,
+    Traits,
     init_empty_state,
+    is_static,
     map_leaves,
     safe_increment,
     transformation,
@@ -41,7 +43,15 @@ class ScaleByScheduleState(NamedTuple):
 ScaleState = EmptyState
 
 
-@transformation
+def _scale_traits(traits: Traits, given: Mapping[str, Any]) -> Traits:
+    size = given["step_size"]
+    if not (is_static(size) and size < 0):
+        return traits
+    # what only changes the sign, to ascend for instance, is no learning rate
+    return traits.replace(negates=True, stage="" if size == -1 else "rate")
+
+
+@transformation(adjust=_scale_traits)
 def scale(step_size: Numeric):
     """Multiply updates by a number.
 
@@ -65,7 +75,7 @@ def scale(step_size: Numeric):
     return init_empty_state, update
 
 
-@transformation
+@transformation(stage="rate")
 def scale_by_schedule(step_size_fn: Callable[[Numeric], Numeric]):
     """Multiply updates by a function of the number of updates made.
 
@@ -96,7 +106,10 @@ def scale_by_schedule(step_size_fn: Callable[[Numeric], Numeric]):
     return _scaling(step_size_fn, 1)
 
 
-@transformation
+@transformation(
+    stage="rate",
+    adjust=lambda traits, given: traits.replace(negates=given["flip_sign"]),
+)
 def scale_by_learning_rate(
     learning_rate: ScalarOrSchedule | None = None, *, flip_sign: bool = True
 ):

@@ -46,7 +46,8 @@ def test_is_readable():
                         "accumulator_dtype": None,
                     },
                 },
-            ]
+            ],
+            "deliberate": False,
         },
     }
 
@@ -149,6 +150,7 @@ def test_hyperparameters_go_by_path():
         gradtx.accumulate(gradtx.sgd(0.1), every=2),
         gradtx.partition({"a": gradtx.scale(2.0)}, "a"),
         gradtx.named_chain(("mine", gradtx.ema(0.7))),
+        deliberate=True,  # each kind of path once
     )
     found = gradtx.hyperparameters(tx)
     assert found["clip.max_delta"] == 1.0

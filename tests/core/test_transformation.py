@@ -94,7 +94,7 @@ def test_unpacks_into_init_and_update():
         gradtx.adamw(1e-3, mask=gradtx.path_matches("w")),
         gradtx.add_noise(0.1, 0.5, key=jax.random.key(3)),
         gradtx.add_noise(0.1, 0.5, key=jax.random.PRNGKey(3)),
-        gradtx.chain(gradtx.clip(1.0), gradtx.accumulate(gradtx.sgd(0.1), 4)),
+        gradtx.chain(gradtx.trace(0.9), gradtx.accumulate(gradtx.sgd(0.1), 4)),
         GradientTransformation(_init, _double),
     ],
     ids=repr,
