@@ -34,9 +34,10 @@ class Change(NamedTuple):
     now: str
 
     def __str__(self) -> str:
+        where = self.path if self.path == self.kind else f"{self.kind} {self.path}"
         if self.then == self.now:
-            return f"{self.kind} {self.path}: {self.then}, then and now"
-        return f"{self.kind} {self.path}: {self.then} -> {self.now}"
+            return f"{where}: {self.then}, then and now"
+        return f"{where}: {self.then} -> {self.now}"
 
 
 def shown(changes: Sequence[Change]) -> str:
@@ -60,8 +61,23 @@ def _with_defaults(data: Any) -> Any:
         return data
 
 
+def argument_names(data: Any, path: str = "") -> Iterator[str]:
+    """Yield the path of each argument of a description that is no transformation."""
+    if (parts := _links(data) or _parts(data)) is not None:
+        for name, part in parts.items():
+            yield from argument_names(part, _joined(path, name))
+    elif _is_call(data):
+        for name, value in data["arguments"].items():
+            here = _joined(path, name)
+            if not _holds_links(value):
+                yield here
+            yield from argument_names(value, here)
+
+
 def _compared(then: Any, now: Any, path: str) -> Iterator[Change]:
     old, new = _links(then), _links(now)
+    if old is None or new is None:
+        old, new = _parts(then), _parts(now)
     if old is not None and new is not None:
         yield from _compared_links(old, new, path)
     elif _is_call(then) and _is_call(now) and then["call"] == now["call"]:
@@ -72,12 +88,17 @@ def _compared(then: Any, now: Any, path: str) -> Iterator[Change]:
     elif _is_opaque(then) and then == now:
         yield Change("opaque", path or "optimizer", brief(then), brief(now))
     elif then != now:
-        link = is_described_link(then) or is_described_link(now)
-        kind = "optimizer" if link else "hyperparameter"
-        yield Change(kind, path or "optimizer", brief(then), brief(now))
+        yield Change(_kind(then, now), path or "optimizer", brief(then), brief(now))
+        yield from _compared_inside(then, now, path)
 
 
 _ABSENT = {"$absent": True}
+
+
+def _kind(then: Any, now: Any) -> Kind:
+    if any(_holds_links(x) and not _is_opaque(x) for x in (then, now)):
+        return "optimizer"
+    return "opaque" if _is_opaque(then) or _is_opaque(now) else "hyperparameter"
 
 
 def _compared_links(
@@ -89,6 +110,53 @@ def _compared_links(
     for name in then:
         if name in now:
             yield from _compared(then[name], now[name], _joined(path, name))
+    for name in [name for name in then if name not in now]:
+        for other in [name for name in now if name not in then]:
+            # a link that moved into another, or out of it, must not hide what changed
+            yield from _compared_inside(then[name], now[other], path)
+
+
+def _compared_inside(then: Any, now: Any, path: str) -> Iterator[Change]:
+    """Compare a link with the one of its name inside another, wherever that is."""
+    for outer, inner in ((now, then), (then, now)):
+        if not (_is_call(inner) and is_described_link(inner)):
+            continue
+        same = [x for x in _inside(outer, path) if x[1]["call"] == inner["call"]]
+        if same:
+            where, found = next((x for x in same if x[1] == inner), same[0])
+            pair = (inner, found) if inner is then else (found, inner)
+            yield from _compared(*pair, where)
+            return
+
+
+def _inside(data: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield the calls of transformations in a description, with their paths."""
+    if _is_call(data) and is_described_link(data):
+        yield path, data
+    for name, part in (_links(data) or _parts(data) or _arguments(data)).items():
+        yield from _inside(part, _joined(path, name))
+
+
+def _arguments(data: Any) -> Mapping[str, Any]:
+    return data["arguments"] if _is_call(data) else {}
+
+
+def _parts(data: Any) -> dict[str, Any] | None:
+    """Return what a dict, list or tuple that holds transformations holds, by name."""
+    parts: dict[str, Any] | None = None
+    if isinstance(data, list):
+        parts = {str(index): part for index, part in enumerate(data)}
+    elif isinstance(data, Mapping) and data.keys() == {"$tuple"}:
+        parts = {str(index): part for index, part in enumerate(data["$tuple"])}
+    elif isinstance(data, Mapping) and data.keys() == {"$items"}:
+        parts = {str(name): part for name, part in data["$items"]}
+    elif isinstance(data, Mapping) and not _is_call(data):
+        parts = dict(data)
+    return parts if parts and any(map(is_described_link, parts.values())) else None
+
+
+def _holds_links(data: Any) -> bool:
+    return is_described_link(data) or _parts(data) is not None
 
 
 def _links(data: Any) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from gradtx.checkpoint._changes import Change, leaf_text
@@ -205,7 +206,9 @@ def matched(
                     "the links names of their own, with named_chain, or restore the "
                     "optimizer that was saved and carry its state over by hand."
                 )
-            changes.append(Change("leaf", path, "absent", leaf_text(item.leaf)))
+            changes.append(
+                Change("leaf", path, "absent", f"{_first(item)}, begins anew")
+            )
         elif leaf_text(match.leaf) != leaf_text(item.leaf):
             raise MismatchError(
                 f"{path}: the checkpoint has {leaf_text(match.leaf)}, and here is "
@@ -216,6 +219,13 @@ def matched(
         path = f"{item.name[0]}{item.leaf.path}"
         changes.append(Change("leaf", path, leaf_text(item.leaf), "dropped"))
     return result, changes
+
+
+def _first(item: Found) -> str:
+    """Return the type of a leaf that begins anew, and where a counter begins."""
+    text, value = leaf_text(item.leaf), item.value
+    counts = text == "int32[]" and isinstance(value, jax.Array | np.ndarray)
+    return f"{text} = {int(value)}" if counts else text
 
 
 def _in_full(name: tuple[str, ...]) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from gradtx.checkpoint._allow import allowed_changes
 from gradtx.checkpoint._arrays import read_arrays, sharding_of
-from gradtx.checkpoint._changes import Change, optimizer_changes, shown, tree_changes
+from gradtx.checkpoint._changes import Change, shown, tree_changes
 from gradtx.checkpoint._cipher import Cipher, decrypted
 from gradtx.checkpoint._digest import check_leaves
 from gradtx.checkpoint._leaves import Found, Listing, listed
@@ -32,7 +33,6 @@ from gradtx.core import (
     GradientTransformation,
     MismatchError,
     as_shapes,
-    describe,
     has_packed,
     repack,
     unpack,
@@ -89,11 +89,16 @@ def restore(
 
     - another number of devices, another mesh: always, values are the same bits;
     - hyperparameters: those named in `allow_hyperparameters`;
-    - functions that cannot be compared, such as a mask that is a lambda: with
-      `allow_opaque`;
+    - what cannot be compared, with `allow_opaque`: functions such as a mask that is a
+      lambda, or an optimizer of which nothing was recorded;
     - an older schema of a state: where a `migration` is registered;
     - other links, wrappers, schedules: with `migrate`. What has a counterpart by name
       goes on, the rest is as in `like`, and `changes` says which is which.
+
+    Counts go on too: a constant learning rate is counted as well, so that a schedule in
+    its place continues at the step of the run. The count of a link that was not there
+    begins at 0, as a warm-up would have it. `gradtx.tree.set(state.link, count=step)`
+    lets it begin elsewhere.
 
     Args:
       path: of a run, for its newest good step, or of one step.
@@ -101,7 +106,9 @@ def restore(
       tx: the optimizer that goes on. Needed where one was saved and its state is asked
         for.
       allow_hyperparameters: names as `gradtx.hyperparameters(tx)` has them, or their
-        last parts.
+        last parts. One that neither optimizer has is an error; one that did not change
+        is none. Where a state holds the number, as that of `inject_hyperparams` does,
+        the new one is taken.
       allow_opaque: whether what only has a name may have changed.
       migrate: whether states may be carried over to another optimizer. `like` must
         then hold arrays, such as those of `tx.init(params)`.
@@ -115,7 +122,7 @@ def restore(
       NoCheckpointError: if there is no good step.
       DamagedError: if the step that was asked for is damaged.
       MismatchError: listing what differs and is not allowed.
-      ArgumentError: if an argument is wrong.
+      ArgumentError: if an argument is wrong, or a hyperparameter has another name.
 
     Example:
       >>> import tempfile, jax.numpy as jnp, gradtx
@@ -145,7 +152,7 @@ def restore(
         for name, tree in like.items()
     }
     now = listed(plain)
-    changes = _allowed_changes(
+    changes = allowed_changes(
         directory, manifest, now, tx, names, allow_opaque, migrate
     )
     with decrypted(cipher, directory / ARRAYS) as arrays:
@@ -183,57 +190,6 @@ def _found(path: Path, step: int | None, key: bytes | None):
         return path, verify(path, key=key), ()
     good = latest_good(path, key=key)
     return good.path, good.manifest, good.skipped
-
-
-def _allowed_changes(
-    directory: Path,
-    manifest: Manifest,
-    now: Listing,
-    tx: GradientTransformation | None,
-    names: Sequence[str],
-    allow_opaque: bool,
-    migrate: bool,
-) -> list[Change]:
-    """Return how the optimizers differ, if all of it is allowed."""
-    if missing := [name for name in now.trees if name not in manifest.trees]:
-        raise MismatchError(
-            f"{directory}: nothing was saved as {missing[0]!r}; there are "
-            f"{', '.join(manifest.trees)}."
-        )
-    if manifest.optimizer is None or (tx is None and not now.states):
-        return []
-    if tx is None:
-        raise MismatchError(
-            f"{directory}: an optimizer was saved, and its state is asked for without "
-            "one to compare. Give tx=."
-        )
-    changes = optimizer_changes(manifest.optimizer, describe(tx, opaque=True))
-    refused, advice = [], []
-    hyper = [c for c in changes if c.kind == "hyperparameter"]
-    if odd := [c for c in hyper if not _is_named(c.path, names)]:
-        refused += odd
-        last = sorted({c.path for c in odd})
-        advice.append(f"allow_hyperparameters={last} if the new values are meant")
-    if (opaque := [c for c in changes if c.kind == "opaque"]) and not allow_opaque:
-        refused += opaque
-        advice.append(
-            "allow_opaque=True if the functions are the same; a selector or schedule of "
-            "gradtx in their place would tell by itself"
-        )
-    if (other := [c for c in changes if c.kind == "optimizer"]) and not migrate:
-        refused += other
-        advice.append("migrate=True to carry over by name what both have")
-    if refused:
-        raise MismatchError(
-            f"{directory}: the optimizer is not the one that was saved (then -> now):\n"
-            f"{shown(refused)}\nGive the optimizer of then, or "
-            f"{'; or '.join(advice)}. Nothing was read."
-        )
-    return changes
-
-
-def _is_named(path: str, names: Collection[str]) -> bool:
-    return path in names or path.rpartition(".")[2] in names
 
 
 def _read_outdated(
