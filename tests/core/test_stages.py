@@ -98,6 +98,10 @@ WRONG = [
         "scale_by_schedule",
     ),
     (
+        lambda: g.chain(g.madgrad(0.1), rate()),
+        "scale_by_madgrad (in madgrad) changes the sign, and scale_by_learning_rate",
+    ),
+    (
         lambda: g.chain(rate(), g.scale(-1.0)),
         "scale_by_learning_rate changes the sign, and scale changes it back",
     ),
