@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -176,9 +177,11 @@ class Plan:
 
     def _write_into(self, temporary: Path) -> None:
         items = [item for items in self._listing.trees.values() for item in items]
-        own = digests(items)
-        with encrypted(self._cipher, temporary / ARRAYS) as arrays:
-            write_arrays(arrays, [item.value for item in items])
+        with ThreadPoolExecutor(1) as beside:
+            hashing = beside.submit(digests, items)
+            with encrypted(self._cipher, temporary / ARRAYS) as arrays:
+                write_arrays(arrays, [item.value for item in items])
+            own = hashing.result()
         if jax.process_count() > 1:
             write_new(temporary / _part(jax.process_index()), canonical(own))
         barrier(f"{temporary} written")
@@ -242,7 +245,10 @@ def check_key(key: Any) -> None:
       ArgumentError: if it is no bytes, or too short to be a secret.
     """
     if key is not None and (not isinstance(key, bytes) or len(key) < 16):
-        raise _bad("key must be 16 bytes or more: secrets.token_bytes(32), kept apart.")
+        raise _bad(
+            "key must be 16 bytes or more: secrets.token_bytes(32), kept apart. If a key "
+            "of random numbers is to be saved, give its tree another name: rng=key."
+        )
 
 
 def checked_record(record: Any) -> Any:
