@@ -45,9 +45,10 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         handle = os.open(path, _READ)
     except OSError as error:
         raise DamagedError(f"{path}: {error.strerror or error}.") from error
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise DamagedError(f"{path}: expected a regular file.")
     with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise DamagedError(f"{path}: expected a regular file.")
         try:
             yield file
         except OSError as error:
@@ -158,7 +159,9 @@ def check_files(root: Path, records: Iterable[FileRecord]) -> None:
                 "(SHA-256 differs)."
             )
 
-    for _ in in_threads(check, records):
+    # for a few small files, starting threads takes longer than the hashes
+    large = sum(record.size for record in records) > _CHUNK
+    for _ in (in_threads if large else map)(check, records):
         pass
 
 

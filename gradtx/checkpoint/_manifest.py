@@ -26,6 +26,7 @@ VERSION = 1
 
 _MOST_LEAVES = 10**6
 _LONGEST_PATH = 1024
+_LONGEST_LAST = 256  # two digests and their names
 _LARGEST = 2**62
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _FILE = re.compile(r"arrays(/[A-Za-z0-9_][A-Za-z0-9_.\-]*){1,8}")
@@ -188,7 +189,7 @@ def unsealed(raw: bytes, key: bytes | None = None) -> Manifest:
     body, _, last = raw.removesuffix(b"\n").rpartition(b"\n")
     if not body or b"\n" in body or not raw.endswith(b"\n"):
         raise DamagedError("expected two lines, the manifest and its digest.")
-    digests = parsed(last)
+    digests = parsed(last) if len(last) <= _LONGEST_LAST else None
     if not isinstance(digests, dict) or not {"sha256"} <= digests.keys() <= {
         "sha256",
         "hmac",

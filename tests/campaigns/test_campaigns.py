@@ -1,0 +1,38 @@
+"""A sample of each campaign finds nothing; all of it runs with `-m slow`."""
+
+import time
+
+import pytest
+
+from gradtx import checkpoint
+from gradtx.checkpoint._json import parsed
+from gradtx.checkpoint._manifest import unsealed
+from gradtx.core import DamagedError
+from tests.campaigns import bytes as byte_faults
+from tests.campaigns._figures import total
+
+
+@pytest.mark.parametrize(
+    "cases", [300, pytest.param(byte_faults.CASES, marks=pytest.mark.slow)]
+)
+def test_damage_to_bytes_is_noticed(cases, tmp_path):
+    done = total("", byte_faults.campaign(cases, 1, tmp_path, whole=60))
+    assert not done.failures
+    assert done.detected == done.walked == cases - done.harmless
+    assert done.harmless < cases / 20
+
+
+def test_a_directory_in_place_of_the_manifest_is_damage(tmp_path):
+    step = tmp_path / "step_00000001"
+    (step / "manifest.json").mkdir(parents=True)
+    with pytest.raises(DamagedError, match="regular file"):
+        checkpoint.verify(step)
+
+
+def test_quotes_that_never_close_take_no_time():
+    raw = b'"' + rb"\"" * 300_000
+    for text in (raw, b"{}\n" + raw + b"\n"):
+        began = time.process_time()
+        with pytest.raises(DamagedError):
+            parsed(text) if text is raw else unsealed(text)
+        assert time.process_time() - began < 1  # with one pattern for all: hours
