@@ -28,6 +28,7 @@ SCENARIOS = (
     "memory",
     "accumulating",
     "observing",
+    "checkpointing",
     "sweeping",
     "sharding",
     "training",

@@ -9,7 +9,16 @@ from benchmarks._options import Row
 
 #: Subjects in the order of their columns; others follow.
 ORDER = ("gradtx", "gradtx packed", "optax", "torch foreach", "torch fused", "limit")
-_NO_CASE = {"measure", "unit", "subject", "value", "rounds", "to_optax", "to_limit"}
+_NO_CASE = {
+    "measure",
+    "unit",
+    "subject",
+    "value",
+    "rounds",
+    "to_optax",
+    "to_limit",
+    "to_orbax",
+}
 
 
 def tables(rows: Iterable[Row]) -> list[tuple[str, list[list[str]]]]:
@@ -31,7 +40,7 @@ def _table(rows: list[Row]) -> list[list[str]]:
     against = [
         (subject, base)
         for subject in subjects
-        for base in ("optax", "limit")
+        for base in ("optax", "limit", "orbax")
         if subject.startswith("gradtx") and base in subjects
     ]
     lines = [keys + subjects + [f"{subject} ÷ {base}" for subject, base in against]]

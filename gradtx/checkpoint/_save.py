@@ -299,9 +299,14 @@ def _mesh(trees: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _copied(value: Any) -> Any:
-    if isinstance(value, jax.Array) and not value.is_fully_addressable:
+    """Return what later steps of the training do not change."""
+    if not isinstance(value, jax.Array):
+        return np.array(value, copy=True)
+    if not value.is_fully_addressable:
         return jax.numpy.copy(value)
-    return np.array(value, copy=True)
+    # on a CPU this is a view: while it is there, JAX gives the buffer to no other array,
+    # donated or not
+    return np.asarray(value)
 
 
 def _part(process: int) -> str:
