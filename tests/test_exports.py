@@ -20,7 +20,7 @@ MODULES = {
 }
 ROOMS = {name: room for name, room in MODULES.items() if hasattr(room, "__path__")}
 #: Rooms whose names are too short or too special to stand alone.
-LONG = {"core", "tree", "interop", "testing", "telemetry"}
+LONG = {"core", "tree", "interop", "testing", "telemetry", "guard"}
 LONG |= {"assignment", "perturbations", "precision", "second_order"}
 FACTORIES = {
     name: factory

@@ -47,7 +47,7 @@ class ApplyIfFiniteState(NamedTuple):
     inner_state: Inner
 
 
-@transformation(reach="tree")
+@transformation(stage="guard", reach="tree")
 def apply_if_finite(
     inner: Link,
     max_consecutive_errors: int,
@@ -61,7 +61,8 @@ def apply_if_finite(
     A gradient left out does not reach `inner`: its moments and counts stand still.
     After `max_consecutive_errors` of them in a row, one gradient is applied as it is,
     NaN and all, so that a broken run shows; counting then starts anew. To leave out
-    every one, give a number larger than the run is long.
+    every one, give a number larger than the run is long. `guarded` never applies one,
+    and looks at updates and states too.
 
     Args:
       inner: what to apply.

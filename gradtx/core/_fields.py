@@ -43,7 +43,8 @@ def fields(state: Any) -> list[Field]:
 
     The state that a field of role `INNER` holds is entered, and so are links of chains,
     dicts, lists and tuples of states. Without a role, what holds a named tuple is taken
-    to hold states, and what holds nothing is left out.
+    to hold states, and what holds nothing is left out. A copy of a state of before, of
+    role `SAVED`, is one field: what it holds is no moment of now.
 
     Args:
       state: the state of any transformation: of arrays, shape-and-dtypes or tracers.

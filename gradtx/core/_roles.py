@@ -27,6 +27,7 @@ class Role(enum.Enum):
     KEY = "key"  #: a key of a random number generator, or its data
     INNER = "inner"  #: the state of a wrapped transformation
     MEASURED = "measured"  #: what was measured: of any structure, and read by no update
+    SAVED = "saved"  #: a copy of states and parameters of before, with roles of its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,7 @@ Factored: TypeAlias = Annotated[Any, Role.FACTORED]
 Key: TypeAlias = Annotated[jax.Array, Role.KEY]
 Inner: TypeAlias = Annotated[Any, Role.INNER]
 Measured: TypeAlias = Annotated[Any, Role.MEASURED]
+Saved: TypeAlias = Annotated[Any, Role.SAVED]
 
 
 class EmptyState(NamedTuple):

@@ -120,6 +120,12 @@ def from_torch(
                 old = jnp.asarray(count, jnp.int32)
             elif kind is Role.INNER:
                 old = filled(old)
+            elif kind is Role.SAVED and jax.tree.leaves(old):
+                raise ArgumentError(
+                    f"torch keeps no {field} as {type(node).__name__} does. Convert the "
+                    "state of the transformation inside, and put it in a fresh one.",
+                    "from_torch",
+                )
             elif kind is Role.PER_PARAM:
                 if field not in _NAMES:
                     raise ArgumentError(

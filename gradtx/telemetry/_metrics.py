@@ -54,6 +54,32 @@ METRICS: dict[str, Metric] = {
     "nonfinite_updates": Metric(
         "counter", "updates", "Updates whose gradients held a NaN or an infinity."
     ),
+    # of guards
+    "bad_gradients": Metric(
+        "counter", "updates", "Updates left out for a NaN or infinity in the gradients."
+    ),
+    "bad_losses": Metric(
+        "counter", "updates", "Updates left out for a NaN or infinity in the loss."
+    ),
+    "bad_updates": Metric(
+        "counter", "updates", "Updates left out for one in themselves or in the state."
+    ),
+    "spikes": Metric(
+        "counter", "updates", "Updates left out for a norm or loss that stood out."
+    ),
+    "consecutive_skips": Metric(
+        "gauge", "updates", "Updates that were left out in a row, up to now."
+    ),
+    "update_factor": Metric(
+        "gauge", "", "What a guard multiplies updates by: below 1 it has backed off."
+    ),
+    "back_offs": Metric("counter", "back-offs", "How often that was made smaller."),
+    "roll_backs": Metric(
+        "counter", "roll-backs", "How often a guard went back to its snapshot."
+    ),
+    "exhausted": Metric(
+        "gauge", "", "1 where skips and roll-backs do not help; see `guard.check`."
+    ),
     # of the last measurement
     "measured_update": Metric(
         "gauge", "updates", "The update at which what follows was measured."

@@ -95,7 +95,7 @@ def map_params(
                 kind, field = kinds.get(name), value[index]
                 if kind is Role.PER_PARAM:
                     made.append(params(field))
-                elif kind is Role.INNER:
+                elif kind in (Role.INNER, Role.SAVED):
                     made.append(mapped(field, lambda i=index: sample()[i]))
                 else:
                     made.append(others(field))

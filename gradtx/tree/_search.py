@@ -237,8 +237,8 @@ def _children(node: Any) -> tuple[list[_Child], Callable[[list[Any]], Any]]:
             entry = NamedTupleKey(type(node).__name__, name)
             if is_chain_state(node):
                 entry = jax.tree_util.SequenceKey(index)
-            per_param = kinds.get(name) in (Role.PER_PARAM, Role.FACTORED)
-            made.append(_Child(entry, name, value, not per_param))
+            shut = kinds.get(name) in (Role.PER_PARAM, Role.FACTORED, Role.SAVED)
+            made.append(_Child(entry, name, value, not shut))
         return made, lambda values: type(node)(*values)
     flat, structure = jax.tree_util.tree_flatten_with_path(
         node, is_leaf=lambda x: x is not node
