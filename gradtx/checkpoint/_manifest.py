@@ -13,6 +13,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from gradtx.checkpoint._described import is_described
 from gradtx.checkpoint._files import FileRecord, read_small
 from gradtx.checkpoint._json import LONGEST, canonical, parsed
 from gradtx.core import DamagedError
@@ -99,6 +100,9 @@ class Leaf:
     def nbytes(self) -> int:
         """Its size in bytes as an array in memory."""
         return math.prod(self.shape) * _itemsize(self.dtype)
+
+
+_LEAF = {field.name for field in dataclasses.fields(Leaf)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,7 +233,7 @@ def _read(data: Any) -> Manifest:
     expect(data.pop("format") == FORMAT, "it is no checkpoint of gradtx")
     version = data.pop("version")
     expect(
-        version == VERSION,
+        version == VERSION and type(version) is int,
         f"version {version!r} is not the {VERSION} that this gradtx reads",
     )
     names = {field.name for field in dataclasses.fields(Manifest)}
@@ -237,10 +241,10 @@ def _read(data: Any) -> Manifest:
     trees = {}
     for name, leaves in data["trees"].items():
         expect(isinstance(name, str) and len(name) <= 64, "a tree's name is too long")
-        trees[name] = tuple(_leaf(leaf) for leaf in leaves)
+        trees[name] = tuple(map(_leaf, _listed(leaves)))
     count = sum(map(len, trees.values()))
     expect(count <= _MOST_LEAVES, f"{count} leaves are too many")
-    states = tuple(_state(state) for state in data["states"])
+    states = tuple(map(_state, _listed(data["states"])))
     for leaf in (leaf for leaves in trees.values() for leaf in leaves):
         expect(
             leaf.state is None or 0 <= leaf.state < len(states),
@@ -249,17 +253,37 @@ def _read(data: Any) -> Manifest:
     made = Manifest(**{**data, "trees": trees, "states": states, "files": _files(data)})
     expect(_is_whole(made.step), "the step is no whole number")
     expect(_is_whole(made.processes), "the processes are no whole number")
-    expect(isinstance(made.counts, dict), "the counts are no object")
-    expect(isinstance(made.optimizer, dict | None), "the optimizer is no object")
+    expect(_are_counts(made.counts), "the counts are no numbers")
+    expect(
+        made.optimizer is None
+        or (isinstance(made.optimizer, dict) and is_described(made.optimizer)),
+        "the optimizer is described in another way",
+    )
     expect(isinstance(made.x64, bool), "x64 is neither true nor false")
     expect(isinstance(made.cipher, str), "the cipher is no name")
-    for group in (made.versions, made.mesh):
-        expect(isinstance(group, dict), "versions and mesh must be objects")
+    expect(_are_texts(made.versions), "the versions are no texts")
+    expect(
+        isinstance(made.mesh, dict) and all(map(_is_whole, made.mesh.values())),
+        "the mesh has no sizes",
+    )
     return made
 
 
+def _are_counts(counts: Any) -> bool:
+    names = {"batches_consumed", "updates_applied", "states"}
+    if not isinstance(counts, dict) or counts.keys() != names:
+        return False
+    states, updates = counts["states"], counts["updates_applied"]
+    return (
+        _is_whole(counts["batches_consumed"])
+        and (updates is None or _is_whole(updates))
+        and isinstance(states, dict)
+        and all(type(value) is int for value in states.values())
+    )
+
+
 def _files(data: Any) -> tuple[FileRecord, ...]:
-    files = tuple(FileRecord(**file) for file in data["files"])
+    files = tuple(FileRecord(**file) for file in _listed(data["files"]))
     for file in files:
         expect(
             isinstance(file.name, str)
@@ -275,14 +299,15 @@ def _files(data: Any) -> tuple[FileRecord, ...]:
 
 
 def _leaf(data: Any) -> Leaf:
-    shape = tuple(data["shape"])
-    spec, pieces = data["spec"], data["pieces"]
+    expect(data.keys() == _LEAF, "a leaf has other entries")
+    shape, pieces = tuple(_listed(data["shape"])), tuple(_listed(data["pieces"]))
+    spec = None if data["spec"] is None else tuple(_listed(data["spec"]))
     leaf = Leaf(
         **{
             **data,
             "shape": shape,
-            "spec": None if spec is None else tuple(spec),
-            "pieces": tuple(pieces),
+            "spec": spec,
+            "pieces": pieces,
         }
     )
     expect(
@@ -297,6 +322,10 @@ def _leaf(data: Any) -> Leaf:
     expect(
         isinstance(leaf.kind, str) and _KINDS.fullmatch(leaf.kind) is not None,
         f"{leaf.path} is of a kind that is not known",
+    )
+    expect(
+        all(axis is None or isinstance(axis, str | list) for axis in spec or ()),
+        f"{leaf.path} was spread in no known way",
     )
     expect(leaf.nbytes <= _LARGEST, f"{leaf.path} is larger than any memory")
     expect(_is_digest(leaf.sha256), f"{leaf.path} has no digest")
@@ -327,7 +356,7 @@ def _state(data: Any) -> StateRecord:
     texts = (state.tree, state.path, state.links, state.group, state.name)
     expect(all(isinstance(text, str) for text in texts), "a state has no name")
     expect(_is_whole(state.version), f"{state.path} has no version")
-    expect(isinstance(state.fields, dict), f"{state.path} has no fields")
+    expect(_are_texts(state.fields), f"{state.path} has no fields")
     return state
 
 
@@ -340,6 +369,16 @@ def expect(holds: bool, otherwise: str) -> None:
     """Raise `ValueError` unless something holds of data from a file."""
     if not holds:
         raise ValueError(otherwise)
+
+
+def _listed(value: Any) -> list[Any]:
+    # a text or an object could be taken for the list of its items
+    expect(isinstance(value, list), "a list is something else")
+    return value
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(x, str) for x in value.values())
 
 
 def _is_whole(value: Any) -> bool:

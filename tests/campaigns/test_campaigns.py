@@ -8,7 +8,7 @@ from gradtx import checkpoint
 from gradtx.checkpoint._json import parsed
 from gradtx.checkpoint._manifest import unsealed
 from gradtx.core import DamagedError
-from tests.campaigns import bytes as byte_faults
+from tests.campaigns import bytes as byte_faults, manifests
 from tests.campaigns._figures import total
 
 
@@ -36,3 +36,14 @@ def test_quotes_that_never_close_take_no_time():
         with pytest.raises(DamagedError):
             parsed(text) if text is raw else unsealed(text)
         assert time.process_time() - began < 1  # with one pattern for all: hours
+
+
+@pytest.mark.parametrize(
+    "cases", [4_000, pytest.param(manifests.CASES, marks=pytest.mark.slow)]
+)
+def test_odd_manifests_are_damage(cases, tmp_path):
+    rows = manifests.campaign(cases, 2)
+    rows += manifests.campaign_used(cases // 20, 2, tmp_path)
+    assert not total("", rows).failures
+    for row in rows:
+        assert row.detected + row.harmless == row.cases > 0
