@@ -89,7 +89,8 @@ def _compared(then: Any, now: Any, path: str) -> Iterator[Change]:
         yield Change("opaque", path or "optimizer", brief(then), brief(now))
     elif then != now:
         yield Change(_kind(then, now), path or "optimizer", brief(then), brief(now))
-        yield from _compared_inside(then, now, path)
+        if pair := _pair(then, now, path):
+            yield from _compared(*pair)
 
 
 _ABSENT = {"$absent": True}
@@ -110,23 +111,38 @@ def _compared_links(
     for name in then:
         if name in now:
             yield from _compared(then[name], now[name], _joined(path, name))
+    # a link that moved into another, or out of it, must not hide what changed in it
+    seen: set[str] = set()
     for name in [name for name in then if name not in now]:
-        for other in [name for name in now if name not in then]:
-            # a link that moved into another, or out of it, must not hide what changed
-            yield from _compared_inside(then[name], now[other], path)
+        pairs = {
+            other: pair
+            for other in now
+            if other not in then
+            and (pair := _pair(then[name], now[other], path, name, other))
+        }
+        if pairs:
+            other = min(pairs, key=lambda o: (pairs[o][0] != pairs[o][1], o in seen))
+            seen.add(other)
+            yield from _compared(*pairs[other])
 
 
-def _compared_inside(then: Any, now: Any, path: str) -> Iterator[Change]:
-    """Compare a link with the one of its name inside another, wherever that is."""
-    for outer, inner in ((now, then), (then, now)):
-        if not (_is_call(inner) and is_described_link(inner)):
-            continue
-        same = [x for x in _inside(outer, path) if x[1]["call"] == inner["call"]]
-        if same:
-            where, found = next((x for x in same if x[1] == inner), same[0])
-            pair = (inner, found) if inner is then else (found, inner)
-            yield from _compared(*pair, where)
-            return
+def _pair(
+    then: Any, now: Any, path: str, name: str = "", other: str = ""
+) -> tuple[Any, Any, str] | None:
+    """Return a link and the one of its kind inside another, wherever, and the path."""
+    if found := _same_kind(then, now, _joined(path, other)):
+        return then, found[1], found[0]
+    if found := _same_kind(now, then, _joined(path, name)):
+        return found[1], now, found[0]
+    return None
+
+
+def _same_kind(link: Any, outer: Any, path: str) -> tuple[str, Any] | None:
+    """Return the path and the description of a link like another, rather an equal one."""
+    if not (_is_call(link) and is_described_link(link)):
+        return None
+    same = [x for x in _inside(outer, path) if x[1]["call"] == link["call"]]
+    return min(same, key=lambda x: x[1] != link, default=None)
 
 
 def _inside(data: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -187,7 +203,7 @@ def _is_opaque(data: Any) -> bool:
 
 
 def _joined(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
+    return f"{path}.{name}" if path and name else path or name
 
 
 def brief(data: Any) -> str:

@@ -19,6 +19,8 @@ from gradtx.core import (
     unpack,
 )
 
+#: Begins the group of states in a copy of before, which no other state continues.
+COPY = "*"
 _NUMBERS = {bool: "bool", int: "int", float: "float", complex: "complex"}
 
 
@@ -81,6 +83,7 @@ def _walk(
 ) -> Iterator[Found]:
     chain = is_chain_state(node)
     names = getattr(node, "_fields", None) if isinstance(node, tuple) else None
+    fields: dict[str, str] = {}
     group = place.group + place.inner
     if names is not None and not chain:
         kinds = roles(node)
@@ -106,7 +109,10 @@ def _walk(
             links = f"{place.links}.{names[number]}".lstrip(".")
             here = _Place(path, links=links, group=group)
         else:
-            here = _Place(path, index, names[number], place.links, group)
+            field = names[number]
+            copy = fields[field] == Role.SAVED.value
+            inside = f"{COPY}{group}.{field}" if copy else group
+            here = _Place(path, index, field, place.links, inside)
         yield from _walk(child, tree, states, here)
 
 

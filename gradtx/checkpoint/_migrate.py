@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from gradtx.checkpoint._changes import Change, leaf_text
-from gradtx.checkpoint._leaves import Found, Listing, name_in
+from gradtx.checkpoint._leaves import COPY, Found, Listing, name_in
 from gradtx.checkpoint._manifest import Leaf, Manifest, StateRecord
 from gradtx.core import ArgumentError, MismatchError
 
@@ -178,7 +178,8 @@ def matched(
     Leaves go by the links around them, the class of their state, its field and the path
     below; what the first leaves over goes by the innermost link only, and then by
     none, where but one pair fits. So wrapping an optimizer, or putting a link beside
-    others, moves nothing. A leaf that nothing fits has None.
+    others, moves nothing. Where an optimizer became those of several groups, each goes
+    on with its counts. A leaf that nothing fits has None.
 
     Raises:
       MismatchError: if it cannot be told which of several leaves is meant, or a leaf
@@ -195,6 +196,9 @@ def matched(
             result[index] = old.get(name)
         taken = {id(item) for item in result}
         left = [item for item in left if id(item) not in taken]
+    counts = _shared(sources, found, result)
+    result = [match or counts.get(i) for i, match in enumerate(result)]
+    left = [item for item in left if all(item is not x for x in counts.values())]
     changes = []
     open_names = {_by_class(item.name) for item in left}
     for item, match in zip(found, result, strict=True):
@@ -240,7 +244,31 @@ def _by_link(name: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _by_class(name: tuple[str, ...]) -> tuple[str, ...]:
-    return name if len(name) < 6 else (name[0], *name[3:])
+    if len(name) < 6:
+        return name
+    tree, group, _, *rest = name
+    return (tree, COPY * group.startswith(COPY), *rest)
+
+
+def _shared(
+    sources: Sequence[Source], found: Sequence[Found], result: Sequence[Source | None]
+) -> dict[int, Source]:
+    """Return the one scalar of then that those of several groups go on with."""
+    old = _unique((_by_class(item.name), item) for item in sources if _is_scalar(item))
+    taking: dict[tuple[str, ...], list[int]] = {}
+    for i, item in enumerate(found):
+        if _is_scalar(item) and len(item.name) == 6:
+            taking.setdefault(_by_class(item.name), []).append(i)
+    shared = {}
+    for name, places in taking.items():
+        groups = {found[i].name[1] for i in places}
+        if name in old and len(groups) == len(places):
+            shared.update({i: old[name] for i in places if result[i] is None})
+    return shared
+
+
+def _is_scalar(item: Source | Found) -> bool:
+    return item.leaf.shape == ()
 
 
 def _unique(pairs: Iterable[tuple[tuple[str, ...], Any]]) -> dict[tuple[str, ...], Any]:

@@ -88,17 +88,18 @@ def restore(
     allowed:
 
     - another number of devices, another mesh: always, values are the same bits;
-    - hyperparameters: those named in `allow_hyperparameters`;
+    - hyperparameters and schedules: those named in `allow_hyperparameters`;
     - what cannot be compared, with `allow_opaque`: functions such as a mask that is a
       lambda, or an optimizer of which nothing was recorded;
     - an older schema of a state: where a `migration` is registered;
-    - other links, wrappers, schedules: with `migrate`. What has a counterpart by name
+    - other links, wrappers, groups: with `migrate`. What has a counterpart by name
       goes on, the rest is as in `like`, and `changes` says which is which.
 
     Counts go on too: a constant learning rate is counted as well, so that a schedule in
     its place continues at the step of the run. The count of a link that was not there
     begins at 0, as a warm-up would have it. `gradtx.tree.set(state.link, count=step)`
-    lets it begin elsewhere.
+    lets it begin elsewhere. The snapshot of a guard that was not there is the one in
+    `like`: give it `tx.init` of parameters that have been restored.
 
     Args:
       path: of a run, for its newest good step, or of one step.
@@ -315,11 +316,15 @@ def _read(
         if source is not None and source.number in values
     )
     made: dict[str, list[Any]] = {tree: [] for tree in now.trees}
+    taken: set[int] = set()
     for tree, item, source in pairs:
         if source is None:
             value = item.value
         elif source.number in values:
             value = values[source.number]
+            if source.number in taken:  # each leaf has a buffer that it may give away
+                value = value.copy()
+            taken.add(source.number)
         else:
             value = jax.device_put(source.value, sharding_of(item.value))
         made[tree].append(_as_kind(item, value))
