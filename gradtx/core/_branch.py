@@ -73,14 +73,18 @@ def update_if(
         given = updates if prepare is None else prepare(updates)
         made, after = inner.update(given, state, params, **extra)
         made = each(lambda tree: hide(moving, tree), made)
-        return varying_like((shown, state), _typed_like((shown, state), (made, after)))
+        made, after = _typed_like((shown, state), (made, after))
+        # zeros are the same on all devices: updates may be, though gradients are not
+        made = made if else_zero else varying_like(shown, made)
+        return made, varying_like(state, after)
 
     def rest() -> tuple[Any, Any]:
-        kept = jax.tree.map(jnp.zeros_like, shown) if else_zero else shown
-        kept = jax.tree.map(jnp.asarray, (kept, state))
-        if jax.sharding.get_abstract_mesh().manual_axes:
-            kept = varying_like(jax.eval_shape(run), kept)
-        return kept
+        if not jax.sharding.get_abstract_mesh().manual_axes:
+            kept = jax.tree.map(jnp.zeros_like, shown) if else_zero else shown
+            return jax.tree.map(jnp.asarray, (kept, state))
+        typed = jax.eval_shape(run)
+        kept = jax.tree.map(jnp.zeros_like, typed[0]) if else_zero else shown
+        return varying_like(typed, jax.tree.map(jnp.asarray, (kept, state)))
 
     made, after = lax.cond(jnp.asarray(condition).astype(bool), run, rest)
     return each(lambda tree: reveal(moving, tree, updates), made), after

@@ -7,10 +7,10 @@
 """
 
 from gradtx.precision._loss_scaling import (
-    LossScaleState as LossScaleState,
     dynamic_loss_scaling as dynamic_loss_scaling,
     static_loss_scaling as static_loss_scaling,
 )
+from gradtx.precision._scale import LossScaleState as LossScaleState
 from gradtx.precision._scaled_loss import (
     check as check,
     loss_scale as loss_scale,

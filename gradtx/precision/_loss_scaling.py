@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,8 @@ import jax.numpy as jnp
 from gradtx.core import (
     ArgumentError,
     AxisName,
-    Count,
     GradientTransformation,
-    Inner,
     Link,
-    Reading,
-    Scalar,
     as_transformation,
     check_count,
     is_static,
@@ -29,6 +25,7 @@ from gradtx.core import (
     zero_norm,
 )
 from gradtx.precision._gradients import examined, unscaled
+from gradtx.precision._scale import LossScaleState, Rule, moved
 
 #: Between these powers of two a scale and its reciprocal are normal float32 numbers.
 _LEAST, _MOST = 2.0**-126, 2.0**126
@@ -36,45 +33,6 @@ _LEAST, _MOST = 2.0**-126, 2.0**126
 _NEVER = 2**31 - 1
 #: Wrappers that hand a gradient that is not finite to a guard inside, and nothing else.
 _OPEN = {"accumulate", "compiled", "flatten", "observe"}
-
-
-class LossScaleState(NamedTuple):
-    """The state of `dynamic_loss_scaling` and `static_loss_scaling`.
-
-    Attributes:
-      scale: the number by which the next loss is to be multiplied, a power of two.
-      good_steps: updates in a row with finite gradients, since the scale last changed.
-      hysteresis_left: how many gradients that are not finite the scale still bears; at
-        0 each of them lowers it.
-      consecutive_skips: gradients in a row that were not finite.
-      total_skips: gradients that were not finite, since `init`.
-      at_min: gradients in a row that were not finite where the scale could not be
-        lowered.
-      underflows: finite gradients in which some leaf was all zero, since `init`.
-      inner_state: the state of the wrapped transformation, which never sees what is
-        left out.
-    """
-
-    scale: Annotated[Scalar, Reading("loss_scale")]
-    good_steps: Count
-    hysteresis_left: Count
-    consecutive_skips: Count
-    total_skips: Annotated[Count, Reading("loss_scale_overflows")]
-    at_min: Annotated[Count, Reading("loss_scale_at_minimum")]
-    underflows: Annotated[Count, Reading("loss_scale_underflows")]
-    inner_state: Inner
-
-
-class _Rule(NamedTuple):
-    """How a scale moves; the fields are arguments of `dynamic_loss_scaling`."""
-
-    initial: float
-    growth: float
-    backoff: float
-    interval: int
-    hysteresis: int
-    minimum: float
-    maximum: float
 
 
 @transformation(stage="loss_scale", reach="tree")
@@ -159,7 +117,7 @@ def dynamic_loss_scaling(
             f"initial must lie in [minimum, maximum] = [{minimum}, {maximum}], got "
             f"{initial!r}. Move it, or the bound."
         )
-    rule = _Rule(initial, growth, backoff, interval, hysteresis, minimum, maximum)
+    rule = Rule(initial, growth, backoff, interval, hysteresis, minimum, maximum)
     return _scaled(as_transformation(inner), rule, axis_name)
 
 
@@ -193,7 +151,7 @@ def static_loss_scaling(
     Source: Micikevicius et al. 2017, arXiv:1710.03740, section 3.2 (a constant factor).
     """
     _check_powers(scale=scale)
-    rule = _Rule(scale, 1, 1, _NEVER, 1, scale, scale)
+    rule = Rule(scale, 1, 1, _NEVER, 1, scale, scale)
     return _scaled(as_transformation(inner), rule, axis_name)
 
 
@@ -210,7 +168,7 @@ def _check_powers(**numbers: Any) -> None:
             )
 
 
-def _scaled(inner: GradientTransformation, rule: _Rule, axis_name: AxisName | None):
+def _scaled(inner: GradientTransformation, rule: Rule, axis_name: AxisName | None):
     """Return `(init, update)` of a scale that moves by a rule."""
     escalates = _is_guarded(inner)
 
@@ -231,7 +189,7 @@ def _scaled(inner: GradientTransformation, rule: _Rule, axis_name: AxisName | No
 
     def update(updates, state, params=None, **extra):
         finite, vanished = examined(updates, axis_name)
-        new = _moved(state, rule, finite)
+        new = moved(state, rule, finite)
         stuck = new.at_min > 0
         updates, inner_state = update_if(
             finite | stuck if escalates else finite,
@@ -248,31 +206,6 @@ def _scaled(inner: GradientTransformation, rule: _Rule, axis_name: AxisName | No
         return updates, new._replace(underflows=underflows, inner_state=inner_state)
 
     return init, update
-
-
-def _moved(state: LossScaleState, rule: _Rule, finite: jax.Array) -> LossScaleState:
-    """Return the state with the scale and the counts after one more gradient."""
-    left = jnp.where(finite, state.hysteresis_left, state.hysteresis_left - 1)
-    left = jnp.maximum(left, 0)
-    good = jnp.where(finite, safe_increment(state.good_steps), 0)
-    grows = good >= rule.interval
-    falls = ~finite & (left == 0)
-    stuck = falls & (state.scale <= rule.minimum)
-
-    scale = state.scale
-    higher = jnp.minimum(scale * rule.growth, rule.maximum)
-    lower = jnp.maximum(scale * rule.backoff, rule.minimum)
-    at_min = jnp.where(stuck, safe_increment(state.at_min), state.at_min)
-    return state._replace(
-        scale=jnp.where(grows, higher, jnp.where(falls, lower, scale)),
-        good_steps=jnp.where(grows, 0, good),
-        hysteresis_left=jnp.where(grows, rule.hysteresis, left),
-        consecutive_skips=jnp.where(finite, 0, safe_increment(state.consecutive_skips)),
-        total_skips=jnp.where(
-            finite, state.total_skips, safe_increment(state.total_skips)
-        ),
-        at_min=jnp.where(finite, 0, at_min),
-    )
 
 
 def _is_guarded(tx: GradientTransformation) -> bool:

@@ -19,7 +19,7 @@ from gradtx.core import (
     fields,
     working,
 )
-from gradtx.precision._loss_scaling import LossScaleState
+from gradtx.precision._scale import LossScaleState
 
 
 def loss_scale(opt_state: OptState) -> jax.Array:
