@@ -20,6 +20,7 @@ from gradtx.core import (
     apply_updates,
     as_transformation,
     bits,
+    unchecked,
 )
 
 #: The leaves of the usual parameters, by name.
@@ -47,11 +48,16 @@ class Library:
     pairs: type
 
 
+def _guarded(tx: Any) -> Any:
+    with unchecked():  # around anything, an average or a loss scale too
+        return apply_if_finite(tx, 1000)
+
+
 GRADTX = Library(
     "gradtx",
     apply_updates,
     inject_hyperparams,
-    lambda tx: apply_if_finite(tx, 1000),
+    _guarded,
     LookaheadParams,
 )
 
