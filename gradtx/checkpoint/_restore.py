@@ -153,6 +153,7 @@ def restore(
         for name, tree in like.items()
     }
     now = listed(plain)
+    _check_width(directory, now)
     changes = allowed_changes(
         directory, manifest, now, tx, names, allow_opaque, migrate
     )
@@ -191,6 +192,22 @@ def _found(path: Path, step: int | None, key: bytes | None):
         return path, verify(path, key=key), ()
     good = latest_good(path, key=key)
     return good.path, good.manifest, good.skipped
+
+
+def _check_width(directory: Path, now: Listing) -> None:
+    """Raise where JAX would halve the numbers of an array."""
+    if jax.config.read("jax_enable_x64"):
+        return
+    for tree, found in now.trees.items():
+        for item in found:
+            wide = item.leaf.dtype in ("int64", "uint64", "float64", "complex128")
+            if wide and not isinstance(item.value, np.ndarray):
+                raise MismatchError(
+                    f"{directory}: {tree}{item.leaf.path} is to be {item.leaf.dtype}, "
+                    "and 64-bit types are off. Switch them on, as when it was saved, "
+                    'with jax.config.update("jax_enable_x64", True), or restore it into '
+                    "an array of NumPy. Nothing was read."
+                )
 
 
 def _read_outdated(

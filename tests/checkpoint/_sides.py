@@ -69,7 +69,11 @@ def numbers(tree: Any) -> list[tuple[str, Any, bytes]]:
         if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             found.append((str(jax.random.key_impl(x)), x.shape, _bytes(key_data(x))))
         else:
-            kind = type(x).__name__ if isinstance(x, int | float) else str(x.dtype)
+            kind = (
+                type(x).__name__
+                if isinstance(x, int | float | complex)
+                else str(x.dtype)
+            )
             found.append((kind, np.shape(x), _bytes(x)))
     return found
 
