@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -16,13 +17,18 @@ from gradtx.core import (
     ArgumentError,
     Call,
     Count,
+    Curried,
+    Deferred,
     DTypeLike,
     GradientTransformation,
+    GradtxError,
     Inner,
     Role,
     as_transformation,
     bits,
     cast,
+    deferred,
+    deferring,
     dtype_of,
     safe_increment,
     unchecked,
@@ -110,6 +116,7 @@ class WrappedSchedule:
         return self.schedule_fn(state.count)
 
 
+@deferring("inner_factory")
 def inject_hyperparams(
     inner_factory: Callable[..., Any],
     static_args: str | Iterable[str] = (),
@@ -136,7 +143,8 @@ def inject_hyperparams(
 
     Returns:
       A factory with the arguments of `inner_factory`. The state of what it makes is
-      an `InjectStatefulHyperparamsState`.
+      an `InjectStatefulHyperparamsState`. What it makes remembers both calls: it prints
+      as `inject_hyperparams(sgd)(0.1)`, and has a description where `inner_factory` has.
 
     Raises:
       ArgumentError: if `inner_factory` has no argument of a name in `static_args`.
@@ -155,6 +163,8 @@ def inject_hyperparams(
     for b2 = 0.999 would round to 1; integers declared as such, functions that are no
     schedules, and dtypes need no `static_args`.
     """
+    if isinstance(inner_factory, Deferred):  # from a description, or a pickle
+        return _made_again(inner_factory, static_args, hyperparam_dtype)
     static = {static_args} if isinstance(static_args, str) else set(static_args)
     signature = inspect.signature(inner_factory)
     if unknown := sorted(static - set(signature.parameters)):
@@ -197,7 +207,14 @@ def inject_hyperparams(
         made = _made_of(build, arrays | numbers)
         # what the factory makes of arrays is compiled with them, not around them
         pure = Call(inner_factory, bound.arguments).is_pure
-        return _injected(build, numbers, schedules, hyperparam_dtype, made, pure)
+        tx = _injected(build, numbers, schedules, hyperparam_dtype, made, pure)
+        first = functools.partial(_first, build, schedules)
+        arguments = {
+            "inner_factory": deferred(inner_factory, bound.arguments, first),
+            "static_args": tuple(sorted(static)),
+            "hyperparam_dtype": hyperparam_dtype and jnp.dtype(hyperparam_dtype).name,
+        }
+        return dataclasses.replace(tx, call=Curried(inject_hyperparams, arguments))
 
     return injected
 
@@ -270,6 +287,30 @@ def _injected(
         pure=pure,
         order=like.order,
     )
+
+
+def _made_again(inner: Deferred, static_args: Any, hyperparam_dtype: Any) -> Any:
+    factory, arguments = inner.call.factory, dict(inner.call.arguments)
+    bound = inspect.BoundArguments(inspect.signature(factory), arguments)
+    injected = inject_hyperparams(factory, static_args, hyperparam_dtype)
+    return injected(*bound.args, **bound.kwargs)
+
+
+def _first(
+    build: Callable[[Mapping[str, Any]], GradientTransformation],
+    schedules: Mapping[str, StatefulSchedule],
+) -> GradientTransformation:
+    """Return what is inside at the first step.
+
+    A schedule stays one where the factory takes it as it is.
+    """
+    values = {name: made(made.init()) for name, made in schedules.items()}
+    wrapped = [k for k, made in schedules.items() if isinstance(made, WrappedSchedule)]
+    with unchecked():
+        try:
+            return build({k: v for k, v in values.items() if k not in wrapped})
+        except (GradtxError, TypeError):
+            return build(values)
 
 
 def _made_of(

@@ -48,6 +48,14 @@ from gradtx.core._collectives import (
     varying_axes as varying_axes,
     varying_like as varying_like,
 )
+from gradtx.core._deferred import (
+    Curried as Curried,
+    Deferred as Deferred,
+    deferred as deferred,
+    deferred_in as deferred_in,
+    deferring as deferring,
+    is_registered as is_registered,
+)
 from gradtx.core._describe import (
     build as build,
     describe as describe,

@@ -56,6 +56,12 @@ class Call:
         return hash(self.key)
 
     def __repr__(self) -> str:
+        name = getattr(self.factory, "__name__", None) or show(self.factory)
+        return f"{name}({self.arguments_text})"
+
+    @property
+    def arguments_text(self) -> str:
+        """The arguments that are not the default ones, as they would be written."""
         shown, positional = [], True
         for index, (name, parameter) in enumerate(parameters(self.factory).items()):
             if name not in self.arguments:
@@ -63,7 +69,7 @@ class Call:
             value = self.arguments[name]
             if parameter.kind is parameter.VAR_POSITIONAL:
                 shown += [show(v) for v in value]
-            elif _key(value) == _key(_canonical(name, parameter.default)):
+            elif _key(value) == _key(canonical(name, parameter.default)):
                 positional = False
             elif (
                 positional
@@ -74,7 +80,7 @@ class Call:
             else:
                 positional = False
                 shown.append(f"{name}={show(value)}")
-        return f"{self.factory.__name__}({', '.join(shown)})"
+        return ", ".join(shown)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -116,6 +122,20 @@ def rebuild(factory: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     return factory(*bound.args, **bound.kwargs)
 
 
+def completed(
+    factory: Callable[..., Any], arguments: Mapping[str, Any]
+) -> inspect.BoundArguments:
+    """Return arguments given by name, bound to a factory, with its defaults.
+
+    Raises:
+      TypeError: if one is missing.
+    """
+    given = inspect.BoundArguments(_signature(factory), dict(arguments))
+    made = _signature(factory).bind(*given.args, **given.kwargs)
+    made.apply_defaults()
+    return made
+
+
 def parameters(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     """Return the parameters of a factory by name, in order."""
     return _signature(factory).parameters
@@ -141,7 +161,7 @@ def remembering(
         bound = _signature(factory).bind(*args, **kwargs)
         bound.apply_defaults()
         for name, value in bound.arguments.items():
-            bound.arguments[name] = prepare(_canonical(name, value))
+            bound.arguments[name] = prepare(canonical(name, value))
         with signed(factory.__name__):
             returned = factory(*bound.args, **bound.kwargs)
         return finish(returned, Call(wrapper, bound.arguments))
@@ -197,7 +217,7 @@ def _signature(factory: Callable[..., Any]) -> inspect.Signature:
     return inspect.signature(factory)
 
 
-def _canonical(name: str, value: Any) -> Any:
+def canonical(name: str, value: Any) -> Any:
     """Give equal arguments one form, in containers of their own."""
     if value is not None and (name.endswith("_dtype") or name.split("_")[0] == "dtype"):
         try:

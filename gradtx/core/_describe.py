@@ -16,6 +16,7 @@ from jax.core import Tracer
 
 from gradtx.core import _call
 from gradtx.core._chain import chain, link_names, named_chain
+from gradtx.core._deferred import Deferred, deferred, is_deferred, is_deferring
 from gradtx.core._errors import DescriptionError, GradtxError
 from gradtx.core._transformation import GradientTransformation
 
@@ -88,7 +89,9 @@ def is_described_link(data: Any) -> bool:
         return "$opaque" in data
     factory = _call.registered().get(data["call"])
     made = GradientTransformation
-    return factory is None or inspect.signature(factory).return_annotation is made
+    if factory is None or is_deferring(factory):
+        return True
+    return inspect.signature(factory).return_annotation is made
 
 
 def hyperparameters(tx: GradientTransformation) -> dict[str, Any]:
@@ -114,10 +117,10 @@ def hyperparameters(tx: GradientTransformation) -> dict[str, Any]:
 
 def _collect(found: dict[str, Any], path: str, value: Any) -> None:
     dot = f"{path}." if path else ""
-    if isinstance(value, GradientTransformation):
+    if isinstance(value, (GradientTransformation, Deferred)):
         if value.call.factory is GradientTransformation:
             return
-        links = _links(value)
+        links = _links(value.call)
         inside = links if links is not None else value.call.arguments
         for name, argument in inside.items():
             _collect(found, dot + name, argument)
@@ -135,13 +138,13 @@ def _is_link(value: Any) -> bool:
     return isinstance(value, GradientTransformation)
 
 
-def _links(tx: GradientTransformation) -> dict[str, Any] | None:
+def _links(call: _call.Call) -> dict[str, Any] | None:
     """Return the links of a chain by the names of their states."""
-    if tx.call.factory is chain:
-        links = tx.call.arguments["links"]
+    if call.factory is chain:
+        links = call.arguments["links"]
         return dict(zip(link_names(links), links, strict=True))
-    if tx.call.factory is named_chain:
-        return dict(tx.call.arguments["named_links"])
+    if call.factory is named_chain:
+        return dict(call.arguments["named_links"])
     return None
 
 
@@ -205,7 +208,9 @@ def _argument_written(call: _call.Call, name: str, where: str, opaque: bool) -> 
 
 def _named(value: Any, call: _call.Call | None = None) -> str:
     """Name what is opaque: a raw pair by its `update`, a function, or else a type."""
-    made = value if call is None else call.arguments.get("update", call.factory)
+    made = value if call is None else call.factory
+    if call is not None and made is GradientTransformation:
+        made = call.arguments["update"]
     made = made if hasattr(made, "__qualname__") else type(made)
     return f"{made.__module__}.{made.__qualname__}"
 
@@ -268,6 +273,29 @@ def _read(data: Any, depth: int) -> Any:
 
 
 def _called(data: Mapping[str, Any], depth: int) -> Any:
+    factory, arguments = _call_read(data, depth)
+    try:
+        return _call.rebuild(factory, arguments)
+    except GradtxError:
+        raise
+    except TypeError as error:
+        raise DescriptionError(f"{data['call']}: {error}.") from None
+
+
+def _deferred_read(data: Any, depth: int) -> Any:
+    """Return a described call that is to be made later, with the defaults of now."""
+    if not isinstance(data, Mapping) or "call" not in data:
+        return _read(data, depth)
+    factory, arguments = _call_read(data, depth)
+    try:
+        bound = _call.completed(factory, arguments)
+    except TypeError as error:
+        raise DescriptionError(f"{data['call']}: {error}.") from None
+    return deferred(factory, bound.arguments)
+
+
+def _call_read(data: Mapping[str, Any], depth: int) -> tuple[Any, dict[str, Any]]:
+    """Return the factory of a described call, and its arguments."""
     known, name = _call.registered(), data["call"]
     if set(data) != {"call", "arguments"} or not isinstance(data["arguments"], Mapping):
         raise DescriptionError(
@@ -280,20 +308,18 @@ def _called(data: Mapping[str, Any], depth: int) -> Any:
             f"no factory is known by the name {name!r}.{hint} "
             "Import the module that defines it first."
         )
-    arguments = {k: _read(v, depth + 1) for k, v in data["arguments"].items()}
-    expected = list(_call.parameters(known[name]))
+    factory, arguments = known[name], {}
+    expected = list(_call.parameters(factory))
+    for argument, value in data["arguments"].items():
+        read = _deferred_read if is_deferred(factory, argument) else _read
+        arguments[argument] = read(value, depth + 1)
     if unknown := [k for k in arguments if k not in expected]:
         raise DescriptionError(
             f"{name} takes no argument {unknown[0]!r}; it takes {', '.join(expected)}."
         )
-    for starred in (k for k in arguments if _starred(known[name], k)):
+    for starred in (k for k in arguments if _starred(factory, k)):
         arguments[starred] = tuple(arguments[starred])
-    try:
-        return _call.rebuild(known[name], arguments)
-    except GradtxError:
-        raise
-    except TypeError as error:
-        raise DescriptionError(f"{name}: {error}.") from None
+    return factory, arguments
 
 
 def _array_read(data: Mapping[str, Any]) -> jax.Array:

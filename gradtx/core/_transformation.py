@@ -217,7 +217,7 @@ def _remembered(
             init, update, traits=traits, pure=known, order=order, call=call
         )
 
-    return _call.remembering(factory, GradientTransformation, finish, _coerced)
+    return _call.remembering(factory, GradientTransformation, finish, coerced)
 
 
 def _inside(argument: Any) -> list[GradientTransformation]:
@@ -263,7 +263,7 @@ def _resembles(value: Any) -> bool:
     )
 
 
-def _coerced(argument: Any) -> Any:
+def coerced(argument: Any) -> Any:
     """Replace look-alikes of transformations inside an argument."""
     return jax.tree.map(
         lambda v: as_transformation(v) if _resembles(v) else v,

@@ -20,6 +20,8 @@ from gradtx.core import (
     EmptyState,
     GradientTransformation,
     Selector,
+    deferred_in,
+    is_registered,
     links_of,
 )
 from gradtx.telemetry._links import (
@@ -48,9 +50,14 @@ def walk(
     call = tx.call
     if call.factory is GradientTransformation:
         return opaque(tx, tree, around), []
+    put_off = deferred_in(call)
+    if put_off and not is_registered(put_off.call.factory):
+        return opaque(tx, tree, around), []
     met = _selectors(list(call.arguments.values()))
     if parts := links_of(tx):
         found, more = _in_order(parts, tree, around)
+    elif put_off:
+        found, more = walk(put_off.make(), tree, around)
     elif is_transformation(meant := _unfolded(call)):
         found, more = walk(meant, tree, around)
     elif inner := _inner(call):

@@ -1,6 +1,9 @@
 """Hyperparameters in the state: there, float32, replaceable, and the same numbers."""
 
+import functools
 import inspect
+import json
+import pickle
 from typing import Any, NamedTuple
 
 import jax
@@ -82,6 +85,9 @@ def test_every_factory_can_be_injected(name):
     numbers = {k for k, v in call.arguments.items() if isinstance(v, float)}
     # offsets are numbers too, though their default is an integer
     numbers |= {"decay_offset", "step_offset"} & set(call.arguments)
+    if name.endswith("loss_scaling"):  # and so are scales
+        scales = {"initial", "growth", "minimum", "maximum", "scale"}
+        numbers |= scales & set(call.arguments)
     looked_at = {"weight_decay"} if name == "rmsprop" else set()
     assert set(state.hyperparams) == numbers - looked_at
 
@@ -259,3 +265,144 @@ def test_state_owns_its_buffers_and_can_be_donated():
     state = tx.init(PARAMS)
     jax.jit(lambda s: jax.tree.map(lambda x: x + 0, s), donate_argnums=0)(state)
     assert rate.item() == 0.5
+
+
+SCHEDULE = gradtx.linear_schedule(0.1, 0.0, 10)
+REMEMBERED = {
+    "inject_hyperparams(adamw)(0.001)": lambda inject: inject(gradtx.adamw)(1e-3),
+    "inject_hyperparams(scale)(linear_schedule(0.1, 0.0, 10))": (
+        lambda inject: inject(gradtx.scale)(SCHEDULE)
+    ),
+    "inject_hyperparams(adam, static_args=('b1', 'b2'))(0.1, eps=0.5)": (
+        lambda inject: inject(gradtx.adam, {"b2", "b1"})(0.1, eps=np.float64(0.5))
+    ),
+    "inject_hyperparams(sgd, hyperparam_dtype='float32')(0.1)": (
+        lambda inject: inject(gradtx.sgd, hyperparam_dtype=jnp.float32)(0.1)
+    ),
+    "inject_hyperparams(chain)(clip(1.0), sgd(0.1))": (
+        lambda inject: inject(gradtx.chain)(gradtx.clip(1.0), gradtx.sgd(0.1))
+    ),
+    "chain(clip(1.0), inject_hyperparams(masked)(sgd(0.1), ndim_at_least(2)))": (
+        lambda inject: gradtx.chain(
+            gradtx.clip(1.0),
+            inject(gradtx.masked)(gradtx.sgd(0.1), gradtx.ndim_at_least(2)),
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("text", REMEMBERED)
+def test_what_is_made_remembers_both_calls(text):
+    tx = REMEMBERED[text](gradtx.inject_hyperparams)
+    assert repr(tx) == text
+    again = [
+        eval(text, dict(vars(gradtx))),
+        gradtx.build(json.loads(json.dumps(gradtx.describe(tx)))),
+        pickle.loads(pickle.dumps(tx)),
+    ]
+    for other in again:
+        assert other == tx
+        assert hash(other) == hash(tx)
+        assert repr(other) == text
+        assert _types(other.init(PARAMS)) == _types(tx.init(PARAMS))
+
+
+def test_a_built_one_makes_the_same_update():
+    tx = gradtx.inject_hyperparams(gradtx.adamw)(SCHEDULE, weight_decay=0.1)
+    other = gradtx.build(gradtx.describe(tx))
+    made = [t.update(PARAMS, t.init(PARAMS), PARAMS) for t in (tx, other)]
+    jax.tree.map(np.testing.assert_array_equal, *made)
+
+
+def test_what_differs_makes_another_value():
+    inject = gradtx.inject_hyperparams
+    tx = inject(gradtx.adam)(0.1)
+    for other in (
+        inject(gradtx.adam)(0.2),
+        inject(gradtx.adam)(0.1, b1=0.8),
+        inject(gradtx.adamax)(0.1),
+        inject(gradtx.adam, "b1")(0.1),
+        inject(gradtx.adam, hyperparam_dtype=jnp.float32)(0.1),
+        inject(optax.adam)(0.1),
+        gradtx.adam(0.1),
+    ):
+        assert other != tx
+
+
+def test_description_is_a_call_with_the_call_inside():
+    tx = gradtx.inject_hyperparams(gradtx.sgd, "momentum")(SCHEDULE, momentum=0.9)
+    assert gradtx.describe(tx) == {
+        "call": "gradtx.inject_hyperparams",
+        "arguments": {
+            "inner_factory": gradtx.describe(gradtx.sgd(SCHEDULE, momentum=0.9)),
+            "static_args": {"$tuple": ["momentum"]},
+            "hyperparam_dtype": None,
+        },
+    }
+
+
+def test_a_description_of_before_gets_the_defaults_of_now_or_says_what_is_missing():
+    tx = gradtx.inject_hyperparams(gradtx.adam)(0.1)
+    data = gradtx.describe(tx)
+    inner = data["arguments"]["inner_factory"]
+    del inner["arguments"]["nesterov"]
+    assert gradtx.build(data) == tx
+    del inner["arguments"]["learning_rate"]
+    with pytest.raises(gradtx.DescriptionError, match=r"gradtx.adam: .*learning_rate"):
+        gradtx.build(data)
+    inner["call"] = "gradtx.adm"
+    with pytest.raises(gradtx.DescriptionError, match=r"gradtx.adm.* mean gradtx.adam"):
+        gradtx.build(data)
+
+
+def test_hyperparameters_go_by_the_path_of_the_call_inside():
+    inject = gradtx.inject_hyperparams
+    tx = gradtx.chain(gradtx.clip(1.0), inject(gradtx.sgd)(SCHEDULE))
+    found = gradtx.hyperparameters(tx)
+    assert found["inject_hyperparams.inner_factory.learning_rate"] == SCHEDULE
+    found = gradtx.hyperparameters(inject(gradtx.chain)(gradtx.clip(2.0)))
+    assert found["inner_factory.clip.max_delta"] == 2.0
+
+
+def test_factories_of_others_are_known_by_name_only():
+    def mine(rate):
+        return gradtx.sgd(rate)
+
+    for factory in (mine, optax.adam):
+        tx = gradtx.inject_hyperparams(factory)(0.1)
+        data = gradtx.describe(tx, opaque=True)
+        name = f"{factory.__module__}.{factory.__qualname__}"
+        assert data["arguments"]["inner_factory"] == {"$opaque": name}
+        with pytest.raises(gradtx.DescriptionError, match="inner_factory is opaque"):
+            gradtx.describe(tx)
+        assert tx == gradtx.inject_hyperparams(factory)(0.1)
+        assert tx != gradtx.inject_hyperparams(factory)(0.2)
+    partial = gradtx.inject_hyperparams(functools.partial(gradtx.adam, b1=0.5))(0.1)
+    assert "functools.partial" in repr(partial)
+
+
+def test_explain_looks_inside():
+    tx = gradtx.inject_hyperparams(gradtx.adamw)(SCHEDULE, mask=gradtx.ndim_at_least(2))
+    told = gradtx.telemetry.explain(tx, PARAMS)
+    plain = gradtx.telemetry.explain(
+        gradtx.adamw(SCHEDULE, mask=gradtx.ndim_at_least(2)), PARAMS
+    )
+    assert told.leaves == plain.leaves
+    other = gradtx.telemetry.explain(gradtx.inject_hyperparams(optax.sgd)(0.1), PARAMS)
+    assert "inject_hyperparams (opaque)" in str(other)
+
+
+def test_explain_takes_a_stateful_schedule_at_its_start():
+    class Half:
+        def init(self):
+            return jnp.zeros(())
+
+        def update(self, state, **extra):
+            return state
+
+        def __call__(self, state, **extra):
+            return state + 0.5
+
+    tx = gradtx.inject_hyperparams(gradtx.sgd)(Half())
+    told = gradtx.telemetry.explain(tx, PARAMS)
+    assert {leaf.learning_rate for leaf in told.leaves} == {0.5}
