@@ -11,15 +11,19 @@ import jax.numpy as jnp
 
 from gradtx.core import (
     ArgumentError,
+    Deferred,
     EveryParam,
     GradientTransformation,
     MaskedNode,
     Role,
     TreeMismatchError,
+    bits,
+    deferred_in,
     dtype_of,
     hyperparameters,
     imported,
     is_chain_state,
+    is_registered,
     roles,
     shape_of,
 )
@@ -73,7 +77,8 @@ def from_optax_state(
       >>> gradtx.interop.from_optax_state(gradtx.adam(1e-3), old)[0].mu["w"].tolist()
       [0.0, 0.0]
     """
-    return _converted(_fresh(tx, params), optax_state, _Direction(tx, into_optax=False))
+    way = _Direction(tx, into_optax=False, told=params is not None)
+    return _converted(_fresh(tx, params), optax_state, way)
 
 
 def to_optax_state(tx: GradientTransformation, state: Any, params: Any = None) -> Any:
@@ -89,14 +94,16 @@ def to_optax_state(tx: GradientTransformation, state: Any, params: Any = None) -
       TreeMismatchError: naming the link or field where the two states do not fit.
       ImportError: if optax is not installed.
     """
-    return _converted(_fresh(_twin(tx), params), state, _Direction(tx, into_optax=True))
+    way = _Direction(tx, into_optax=True, told=params is not None)
+    return _converted(_fresh(_twin(tx), params), state, way)
 
 
 class _Direction:
     """Which way a state goes, and what must be known of the transformation."""
 
-    def __init__(self, tx: GradientTransformation, into_optax: bool):
+    def __init__(self, tx: GradientTransformation, into_optax: bool, told: bool):
         self.into_optax = into_optax
+        self.told = told  # whether the parameters are known
         means = [
             v for k, v in hyperparameters(tx).items() if k.rpartition(".")[2] == "mean"
         ]
@@ -123,7 +130,9 @@ def _twin(tx: Any) -> Any:
         return tx
     name, arguments = tx.call.factory.__name__, tx.call.arguments
     if tx.call.factory is GradientTransformation:
-        return optax.GradientTransformationExtraArgs(**arguments)
+        return optax.GradientTransformationExtraArgs(tx.init, tx.update)
+    if (inner := deferred_in(tx.call)) is not None:
+        return _injected_twin(tx, inner)
     arguments = jax.tree.map(
         _twin, dict(arguments), is_leaf=lambda x: isinstance(x, GradientTransformation)
     )
@@ -134,17 +143,38 @@ def _twin(tx: Any) -> Any:
             use_grad_mean=arguments["mean"],
             accumulator_dtype=arguments["accumulator_dtype"] or jnp.float32,
         )
-    contrib = importlib.import_module("optax.contrib")
+    factory = _factory(name)
+    taken = inspect.signature(tx.call.factory).parameters.values()
+    if starred := [p.name for p in taken if p.kind is p.VAR_POSITIONAL]:
+        return factory(*arguments[starred[0]])
+    known = inspect.signature(factory).parameters
+    return factory(**{k: v for k, v in arguments.items() if k in known})
+
+
+def _factory(name: str) -> Any:
+    optax, contrib = (
+        imported("optax", "optax"),
+        importlib.import_module("optax.contrib"),
+    )
     factory = getattr(optax, name, getattr(contrib, name, None))
     if factory is None:
         raise ArgumentError(f"optax has no {name}: its state cannot be made.")
-    taken = inspect.signature(factory).parameters.values()
-    starred = [p.name for p in taken if p.kind is p.VAR_POSITIONAL]
-    if starred:
-        (links,) = arguments.values()
-        return factory(*links)
-    known = {p.name for p in taken}
-    return factory(**{k: v for k, v in arguments.items() if k in known})
+    return factory
+
+
+def _injected_twin(tx: GradientTransformation, inner: Deferred) -> Any:
+    factory, own = inner.call.factory, is_registered(inner.call.factory)
+    made = _factory(factory.__name__) if own else factory
+    known = inspect.signature(made).parameters
+    arguments = jax.tree.map(
+        _twin,
+        {k: v for k, v in inner.call.arguments.items() if k in known},
+        is_leaf=lambda x: isinstance(x, GradientTransformation),
+    )
+    bound = inspect.BoundArguments(inspect.signature(made), arguments)
+    settings = [tx.call.arguments[k] for k in ("static_args", "hyperparam_dtype")]
+    injected = imported("optax", "optax").inject_hyperparams(made, *settings)
+    return injected(*bound.args, **bound.kwargs)
 
 
 def _converted(template: Any, source: Any, way: _Direction, path: str = "state") -> Any:
@@ -191,7 +221,9 @@ def _fields_converted(template: Any, source: Any, way: _Direction, path: str) ->
     made = {}
     for name in template._fields:
         own = getattr(template, name)
-        if name in there:
+        if name in there and name == "hyperparams":
+            made[name] = _hyperparams(own, there[name], way, f"{path}.{name}")
+        elif name in there:
             made[name] = _converted(own, there[name], way, f"{path}.{name}")
         elif kinds.get(name) in (Role.PER_PARAM, Role.FACTORED, Role.INNER, Role.KEY):
             raise TreeMismatchError(
@@ -222,6 +254,22 @@ def _fields_converted(template: Any, source: Any, way: _Direction, path: str) ->
             )
         )
     return converted
+
+
+def _hyperparams(template: Any, source: Any, way: _Direction, path: str) -> Any:
+    """Return injected numbers; optax has integers and masks among them, gradtx not."""
+    floats = lambda there: {k for k, v in there.items() if bits(v)}
+    if odd := floats(template) ^ floats(source):
+        raise TreeMismatchError(f"{path}: {sorted(odd)} is on one side.")
+    if not way.told:  # their dtype is that of the parameters
+        template = {
+            k: jnp.asarray(own, dtype_of(source.get(k, own)))
+            for k, own in template.items()
+        }
+    return {
+        k: _converted(own, source[k], way, f"{path}[{k!r}]") if k in source else own
+        for k, own in template.items()
+    }
 
 
 def _aligned(template: list[Any], parts: list[Any], path: str) -> list[Any]:

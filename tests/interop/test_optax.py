@@ -42,6 +42,10 @@ FORMS = {
     "partition": lambda o: o.partition(
         {"a": o.adam(0.1), "b": o.sgd(0.1, momentum=0.9)}, {"kernel": "a", "bias": "b"}
     ),
+    "injected": lambda o: o.inject_hyperparams(o.adamw)(falling, weight_decay=0.1),
+    "injected in a chain": lambda o: o.chain(
+        o.clip_by_global_norm(1.0), o.inject_hyperparams(o.sgd)(0.1, momentum=0.9)
+    ),
     "ema": lambda o: o.chain(o.ema(0.9), o.scale(-0.1)),
 }
 
