@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -65,7 +66,7 @@ def read_small(path: Path, limit: int) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
             raise DamagedError(f"{path}: {size} bytes, where at most {limit} may be.")
-        return file.read(limit + 1)
+        return file.read(size + 1)  # a larger number would be set aside at once
 
 
 def write_new(path: Path, data: bytes) -> None:
@@ -75,6 +76,16 @@ def write_new(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(handle)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it, for their owner alone, to the disk."""
+    missing = list(itertools.takewhile(lambda p: not p.exists(), [path, *path.parents]))
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for made in missing:
+        # what cannot be listed cannot be opened for it; its owner has to see to it
+        with contextlib.suppress(PermissionError):
+            sync(made.parent)
 
 
 def sync(path: Path) -> None:
@@ -102,6 +113,8 @@ def files_below(root: Path) -> list[str]:
     Raises:
       DamagedError: if anything there is neither a file nor a directory.
     """
+    if not stat.S_ISDIR(_mode(root)):
+        raise DamagedError(f"{root}: expected a directory, and no link to one.")
     found, waiting = [], [""]
     while waiting:
         inside = waiting.pop()
@@ -122,6 +135,13 @@ def files_below(root: Path) -> list[str]:
                 f"{root / inside}: {error.strerror or error}."
             ) from error
     return sorted(found)
+
+
+def _mode(path: Path) -> int:
+    try:
+        return os.lstat(path).st_mode
+    except OSError as error:
+        raise DamagedError(f"{path}: {error.strerror or error}.") from error
 
 
 def records_of(root: Path, names: Iterable[str]) -> list[FileRecord]:
