@@ -138,6 +138,14 @@ WRONG = [
         "accumulate is around watched",
     ),
     (
+        lambda: g.accumulate(g.apply_if_finite(g.adam(0.1), 5), 4),
+        "accumulate is around apply_if_finite",
+    ),
+    (
+        lambda: g.guarded(g.dynamic_loss_scaling(g.adam(0.1))),
+        "guarded is around dynamic_loss_scaling: it takes the overflows",
+    ),
+    (
         lambda: watched(unscaled(g.adam(0.1))),
         "watched is around unscaled: it takes the overflows",
     ),
@@ -197,6 +205,7 @@ RIGHT = [
     lambda: watched(g.accumulate(g.chain(g.clip(1.0), g.adam(0.1)), 4)),
     lambda: watched(g.pmean_gradients("data"), axis_name="data"),
     lambda: unscaled(watched(g.chain(g.clip(1.0), g.adam(0.1)))),
+    lambda: g.accumulate(g.dynamic_loss_scaling(g.guarded(g.adam(0.1))), 4),
     lambda: g.chain(g.pmean_gradients("data"), unscaled(g.adam(0.1))),
     # clips examples, which no other device has
     lambda: g.chain(

@@ -231,11 +231,11 @@ def test_one_transformation_may_serve_two_groups():
 
 
 def test_wrappers_are_around_their_links():
-    tx = g.accumulate(g.apply_if_finite(g.sgd(0.1), 5), every=2)
+    tx = g.apply_if_finite(g.accumulate(g.sgd(0.1), every=2), 5)
     (link,) = explain(tx, PARAMS)["embed"].links
     assert link == (
-        "scale_by_learning_rate(0.1) inside apply_if_finite(max_consecutive_errors=5) "
-        "inside accumulate(every=2)"
+        "scale_by_learning_rate(0.1) inside accumulate(every=2) "
+        "inside apply_if_finite(max_consecutive_errors=5)"
     )
     shown = str(explain(g.accumulate(g.sgd(0.1, momentum=0.9), 2), PARAMS))
     inside = "[trace(0.9) → scale_by_learning_rate(0.1)]"
