@@ -74,6 +74,9 @@ def dynamic_loss_scaling(
     gradient is unscaled before it is added, and one that is not finite is no part of
     the window.
 
+    Beside what `inner` takes, gradients are read once more, and the updates lie in
+    memory once, as with `apply_if_finite`.
+
     Args:
       inner: what to apply to unscaled gradients: clipping, an optimizer, a guard.
       initial: the first scale.

@@ -1,6 +1,7 @@
 """A network computed in float16 learns digits as well as in float32."""
 
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ SGD = gradtx.sgd(0.1 / WEIGHT, momentum=0.9)
 
 
 def _data():
-    digits = load_digits()
+    digits: Any = load_digits()
     order = np.random.default_rng(0).permutation(len(digits.data))
     x, y = digits.data[order].astype("float32") / 16, digits.target[order]
     x, y = jnp.asarray(x), jnp.asarray(y)

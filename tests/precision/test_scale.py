@@ -86,7 +86,7 @@ def test_it_moves_as_torch_moves_it():
     rule = Scaler(2.0**10, interval=3, minimum=2.0**-100, maximum=2.0**100)
     made = np.asarray(runner(rule)(faults)[2])
     for row, ours in zip(faults, made, strict=True):
-        scaler = torch.amp.GradScaler(  # pyright: ignore[reportPrivateImportUsage]
+        scaler = torch.amp.GradScaler(
             "cpu", init_scale=rule.initial, growth_interval=rule.interval
         )
         weight = torch.nn.Parameter(torch.tensor(3.0))

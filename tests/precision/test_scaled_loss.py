@@ -119,7 +119,8 @@ def _wanted():
 def test_it_trains_in_a_train_state():
     x, y = _models.batch()
     tx = gradtx.accumulate(SCALED, every=1)
-    state = TrainState.create(apply_fn=_models.predict, params=_models.params(), tx=tx)
+    create: Any = TrainState.create
+    state = create(apply_fn=_models.predict, params=_models.params(), tx=tx)
 
     @jax.jit
     def step(state: Any) -> Any:
