@@ -74,7 +74,7 @@ def check_leaves(triples: Iterable[tuple[Leaf, Any, str]]) -> None:
 
     def check(triple: tuple[Leaf, Any, str]) -> None:
         leaf, value, where = triple
-        if _is_same(leaf, value):
+        if is_same(leaf, value):
             return
         raise DamagedError(
             f"{where}: the elements that were read are not those that were saved, though "
@@ -86,7 +86,8 @@ def check_leaves(triples: Iterable[tuple[Leaf, Any, str]]) -> None:
         pass
 
 
-def _is_same(leaf: Leaf, value: Any) -> bool:
+def is_same(leaf: Leaf, value: Any) -> bool:
+    """Say whether the elements of an array are those that were hashed."""
     if is_here(value):
         if not leaf.pieces:
             return digest(value) == leaf.sha256

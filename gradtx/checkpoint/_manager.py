@@ -17,6 +17,7 @@ from typing import Any
 import jax
 
 from gradtx.checkpoint._cipher import Cipher
+from gradtx.checkpoint._files import make_directory
 from gradtx.checkpoint._processes import is_first
 from gradtx.checkpoint._restore import Restored, restore
 from gradtx.checkpoint._save import Plan, check_key
@@ -93,7 +94,7 @@ class Manager:
         self._stop = threading.Event()
         self._handlers: dict[int, Any] = {}
         if is_first():
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(self.directory)
             for path in list(leftovers(self.directory)):
                 shutil.rmtree(path, ignore_errors=True)
 

@@ -327,7 +327,9 @@ def _leaf(data: Any) -> Leaf:
         all(axis is None or isinstance(axis, str | list) for axis in spec or ()),
         f"{leaf.path} was spread in no known way",
     )
-    expect(leaf.nbytes <= _LARGEST, f"{leaf.path} is larger than any memory")
+    # NumPy refuses empty arrays too, where the other dimensions are too large
+    nbytes = math.prod(filter(None, shape)) * _itemsize(leaf.dtype)
+    expect(nbytes <= _LARGEST, f"{leaf.path} is larger than any memory")
     expect(_is_digest(leaf.sha256), f"{leaf.path} has no digest")
     expect(isinstance(leaf.field, str), f"{leaf.path} is in no field")
     expect(

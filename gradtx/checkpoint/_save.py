@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from gradtx.checkpoint._cipher import Cipher, encrypted
 from gradtx.checkpoint._digest import digests, with_digest
 from gradtx.checkpoint._files import (
     files_below,
+    make_directory,
     read_small,
     records_of,
     sync,
@@ -27,9 +28,10 @@ from gradtx.checkpoint._files import (
     write_new,
 )
 from gradtx.checkpoint._json import LONGEST, canonical, parsed
-from gradtx.checkpoint._leaves import Listing, counters, listed
+from gradtx.checkpoint._leaves import Found, Listing, counters, listed
 from gradtx.checkpoint._manifest import ARRAYS, NAME, Leaf, Manifest, sealed, unsealed
 from gradtx.checkpoint._processes import agree, barrier, is_first
+from gradtx.checkpoint._read_back import read_back
 from gradtx.checkpoint._steps import hidden_path, step_path
 from gradtx.core import (
     ArgumentError,
@@ -160,7 +162,7 @@ class Plan:
             temporary = final.with_name(agree(f"{final} name", temporary.name))
         try:
             if is_first():
-                final.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_directory(final.parent)
                 temporary.mkdir(mode=0o700)
             barrier(f"{temporary} made")
             self._write_into(temporary)
@@ -181,7 +183,9 @@ class Plan:
             hashing = beside.submit(digests, items)
             with encrypted(self._cipher, temporary / ARRAYS) as arrays:
                 write_arrays(arrays, [item.value for item in items])
-            own = hashing.result()
+                own = hashing.result()
+                if self._cipher is not None:  # later they can be read no more
+                    read_back(arrays, _hashed(items, [own]))
         if jax.process_count() > 1:
             write_new(temporary / _part(jax.process_index()), canonical(own))
         barrier(f"{temporary} written")
@@ -193,12 +197,12 @@ class Plan:
             parts = [parsed(read_small(file, LONGEST)) for file in files]
             for file in files:
                 os.unlink(file)
-        leaves = iter(
-            with_digest(item.leaf, part)
-            for item, *part in zip(items, *parts, strict=True)
-        )
+        leaves = _hashed(items, parts)
+        if self._cipher is None:
+            read_back(temporary / ARRAYS, leaves)
+        rest = iter(leaves)
         trees = {
-            name: tuple(next(leaves) for _ in found)
+            name: tuple(next(rest) for _ in found)
             for name, found in self._listing.trees.items()
         }
         sync_tree(temporary)
@@ -288,6 +292,13 @@ def _counts(
             )
         updates = int(updates)
     return {"batches_consumed": batches, "updates_applied": updates, "states": states}
+
+
+def _hashed(items: Sequence[Found], parts: Sequence[Any]) -> list[Leaf]:
+    """Return the records of leaves, with what each process hashed of them."""
+    return [
+        with_digest(item.leaf, part) for item, *part in zip(items, *parts, strict=True)
+    ]
 
 
 def _mesh(trees: Mapping[str, Any]) -> dict[str, int]:

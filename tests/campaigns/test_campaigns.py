@@ -1,12 +1,13 @@
 """A sample of each campaign finds nothing; all of it runs with `-m slow`."""
 
+import dataclasses
 import time
 
 import pytest
 
 from gradtx import checkpoint
 from gradtx.checkpoint._json import parsed
-from gradtx.checkpoint._manifest import unsealed
+from gradtx.checkpoint._manifest import sealed, unsealed
 from gradtx.core import DamagedError
 from tests.campaigns import bytes as byte_faults, manifests
 from tests.campaigns._figures import total
@@ -47,3 +48,12 @@ def test_odd_manifests_are_damage(cases, tmp_path):
     assert not total("", rows).failures
     for row in rows:
         assert row.detected + row.harmless == row.cases > 0
+
+
+def test_an_empty_array_too_large_for_numpy_is_damage():
+    made = manifests.example()
+    shape = {"shape": (0, 2**62)}
+    leaf = dataclasses.replace(made.trees["params"][0], spec=None, **shape)
+    odd = dataclasses.replace(made, trees={"params": (leaf,)}, states=())
+    with pytest.raises(DamagedError, match="larger than any memory"):
+        unsealed(sealed(odd, None))

@@ -1,0 +1,53 @@
+"""Read arrays back that were just written, before the step takes its name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gradtx.checkpoint._digest import is_same
+from gradtx.checkpoint._files import in_threads
+from gradtx.checkpoint._manifest import Leaf
+from gradtx.core import CheckpointError, imported
+
+
+def read_back(directory: Path, leaves: Sequence[Leaf]) -> None:
+    """Read all arrays, the i-th under the name of i, and compare their hashes.
+
+    The hashes of files tell nothing of what should be in them: Orbax does not notice
+    where the files of a process cannot be listed, and leaves its arrays out. It is not
+    Orbax that reads, since one process does, and Orbax waits for all.
+
+    Raises:
+      CheckpointError: naming the first array that does not come back as it was.
+    """
+    store = imported("tensorstore", "checkpoint")
+
+    def check(item: tuple[int, Leaf]) -> None:
+        number, leaf = item
+        base = {"driver": "file", "path": f"{directory.absolute()}/"}
+        spec = {
+            "driver": "zarr",
+            "kvstore": {"driver": "ocdbt", "base": base, "path": f"{number}/"},
+            "fill_missing_data_reads": False,
+        }
+        try:
+            value: Any = store.open(spec, read=True, open=True).result().read().result()
+        except (ValueError, OSError, RuntimeError) as error:
+            why = str(error).partition(" [tensorstore_spec")[0][:300]
+            raise CheckpointError(
+                f"{directory}: {leaf.path} was written and cannot be read: {why}"
+            ) from error
+        value = np.asarray(value)
+        told = (tuple(value.shape), value.dtype.name) == (leaf.shape, leaf.dtype)
+        if not told or not is_same(leaf, value):
+            raise CheckpointError(
+                f"{directory}: {leaf.path} was written, and other elements are read."
+            )
+
+    held = [(i, leaf) for i, leaf in enumerate(leaves) if np.prod(leaf.shape) > 0]
+    for _ in in_threads(check, held):
+        pass
