@@ -21,6 +21,7 @@ import typing as _typing
 
 from gradtx import (
     assignment as assignment,
+    checkpoint as checkpoint,
     combinators as combinators,
     contrib as contrib,
     core as core,

@@ -40,7 +40,7 @@ ALLOWED = {
 ALLOWED["interop"] = ALLOWED["optimizers"] | {"optimizers"}
 ALLOWED["testing"] = ALLOWED["interop"] | {"interop", None}  # None: all of gradtx
 #: Modules that a person runs: `python -m gradtx.testing.compare`.
-PROGRAMS = {"testing/compare.py"}
+PROGRAMS = {"testing/compare.py", "checkpoint/__main__.py"}
 OUTSIDE = {"jax", "numpy"}
 
 

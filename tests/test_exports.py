@@ -21,7 +21,7 @@ MODULES = {
 ROOMS = {name: room for name, room in MODULES.items() if hasattr(room, "__path__")}
 #: Rooms whose names are too short or too special to stand alone.
 LONG = {"core", "tree", "interop", "testing", "telemetry", "guard"}
-LONG |= {"assignment", "perturbations", "precision", "second_order"}
+LONG |= {"assignment", "checkpoint", "perturbations", "precision", "second_order"}
 FACTORIES = {
     name: factory
     for name, factory in _call.registered().items()

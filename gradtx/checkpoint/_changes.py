@@ -9,7 +9,13 @@ from typing import Any, Literal, NamedTuple
 
 from gradtx.checkpoint._leaves import Listing
 from gradtx.checkpoint._manifest import Leaf, Manifest, StateRecord
-from gradtx.core import DescriptionError, build, describe, is_described_link
+from gradtx.core import (
+    DescriptionError,
+    build,
+    describe,
+    is_described_link,
+    unchecked,
+)
 
 #: What differs: a hyperparameter by its value, a function or object of which only the
 #: name is known, the links of the optimizer, a state's class, or a leaf.
@@ -56,9 +62,14 @@ def optimizer_changes(then: Any, now: Any) -> list[Change]:
 def _with_defaults(data: Any) -> Any:
     """Return a description with the arguments that have been added since."""
     try:
-        return describe(build(data), opaque=True)
+        return describe(_built(data), opaque=True)
     except (DescriptionError, ValueError, TypeError):
         return data
+
+
+def _built(data: Any) -> Any:
+    with unchecked():  # it was warned of when it was made
+        return build(data)
 
 
 def argument_names(data: Any, path: str = "") -> Iterator[str]:
@@ -209,7 +220,7 @@ def _joined(path: str, name: str) -> str:
 def brief(data: Any) -> str:
     """Return described data as a person would write it, shortened where it is long."""
     try:
-        text = repr(build(data)) if _is_call(data) else _call_text(data)
+        text = repr(_built(data)) if _is_call(data) else _call_text(data)
     except (DescriptionError, ValueError, TypeError):
         text = _call_text(data)
     return text if len(text) <= 160 else f"{text[:157]}..."
