@@ -31,7 +31,7 @@ ALLOWED = {
     "tuning": MEASURING,
     "telemetry": MEASURING,
     "distributed": MEASURING,
-    "checkpoint": MEASURING,
+    "checkpoint": MEASURING | {"_version"},
     "experimental": MEASURING | {"combinators"},
     "optimizers": MEASURING
     | {"losses", "projections", "transforms", "combinators", "precision", "guard"}

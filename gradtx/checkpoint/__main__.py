@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from gradtx import checkpoint
+import gradtx.checkpoint as checkpoint
 from gradtx.core import CheckpointError, GradtxError, NoCheckpointError
 
 

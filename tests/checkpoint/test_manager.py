@@ -137,9 +137,10 @@ def test_errors_of_arguments_are_raised_at_once(manager):
         manager.save(1, params="text")
     with pytest.raises(gradtx.ArgumentError, match="nothing to save"):
         manager.save(1)
+    make: Any = checkpoint.Manager
     for arguments in ({"keep": 0}, {"every": 0}, {"keep_every": 0}, {"key": b"x"}):
         with pytest.raises(gradtx.ArgumentError):
-            checkpoint.Manager(manager.directory, **arguments)
+            make(manager.directory, **arguments)
 
 
 def test_a_damaged_step_of_the_same_number_is_moved_aside(manager, tmp_path):
