@@ -95,7 +95,7 @@ def to_optax_state(tx: GradientTransformation, state: Any, params: Any = None) -
       ImportError: if optax is not installed.
     """
     way = _Direction(tx, into_optax=True, told=params is not None)
-    return _converted(_fresh(_twin(tx), params), state, way)
+    return _converted(_fresh(twin(tx), params), state, way)
 
 
 class _Direction:
@@ -123,7 +123,7 @@ def _fresh(tx: Any, params: Any) -> Any:
         ) from error
 
 
-def _twin(tx: Any) -> Any:
+def twin(tx: Any) -> Any:
     """Return optax's transformation of the same name and arguments."""
     optax = imported("optax", "optax")
     if not isinstance(tx, GradientTransformation):
@@ -134,7 +134,7 @@ def _twin(tx: Any) -> Any:
     if (inner := deferred_in(tx.call)) is not None:
         return _injected_twin(tx, inner)
     arguments = jax.tree.map(
-        _twin, dict(arguments), is_leaf=lambda x: isinstance(x, GradientTransformation)
+        twin, dict(arguments), is_leaf=lambda x: isinstance(x, GradientTransformation)
     )
     if name == "accumulate":
         return optax.MultiSteps(
@@ -167,7 +167,7 @@ def _injected_twin(tx: GradientTransformation, inner: Deferred) -> Any:
     made = _factory(factory.__name__) if own else factory
     known = inspect.signature(made).parameters
     arguments = jax.tree.map(
-        _twin,
+        twin,
         {k: v for k, v in inner.call.arguments.items() if k in known},
         is_leaf=lambda x: isinstance(x, GradientTransformation),
     )
