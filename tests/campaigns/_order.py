@@ -30,20 +30,14 @@ def unsynced(calls: list[str]) -> Iterator[str]:
             names.add(os.path.dirname(path))
         if what in ("write", "ftruncate", "create"):
             files.add(path)
-        elif what in ("unlink", "rmdir"):
-            files.discard(path)
-            names.discard(path)
-        elif what == "fsync":
+        elif what in ("unlink", "rmdir", "fsync"):
             files.discard(path)
             names.discard(path)
         elif what == "rename":
             (new,) = others
             if os.path.basename(new).startswith("step_"):
-                inside = lambda dirty: dirty == path or dirty.startswith(f"{path}/")
-                yield from (f"renamed too early: {x}" for x in files if inside(x))
-                yield from (
-                    f"renamed too early: names in {x}" for x in names if inside(x)
-                )
+                early = [*files, *(f"names in {x}" for x in names)]
+                yield from (f"renamed too early: {x}" for x in early if path in x)
             files = {_moved(x, path, new) for x in files}
             names = {_moved(x, path, new) for x in names}
             names |= {os.path.dirname(path), os.path.dirname(new)}

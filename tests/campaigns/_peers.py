@@ -55,7 +55,7 @@ def campaign(
     draw, row = random.Random(seed), Figures(name)
     kind = kinds()["large"]
     params = {k: np.ones(s, np.float32) for k, s in kind.shapes.items()}
-    fresh = {"params": params, "opt_state": kind.tx.init(params)}
+    fresh = {"params": params, "opt_state": jax.eval_shape(kind.tx.init, params)}
     like = jax.tree.map(np.asarray, filled(fresh, 0))
     trees = [jax.tree.map(np.asarray, filled(fresh, number)) for number in (1, 2)]
     steps = []

@@ -58,7 +58,7 @@ class Run(NamedTuple):
 def saved(directory: pathlib.Path, kind: Kind, numbers: tuple[int, ...]) -> Run:
     """Save one step for each number, and return what must come back."""
     params = {k: jnp.ones(s, kind.dtype) for k, s in kind.shapes.items()}
-    fresh = {"params": params, "opt_state": kind.tx.init(params)}
+    fresh = {"params": params, "opt_state": jax.eval_shape(kind.tx.init, params)}
     fresh["generator"] = jax.random.key(0)
     trees = {number: filled(fresh, number) for number in numbers}
     for number, tree in trees.items():
@@ -67,15 +67,15 @@ def saved(directory: pathlib.Path, kind: Kind, numbers: tuple[int, ...]) -> Run:
 
 
 def filled(tree: Any, seed: int) -> Any:
-    """Return a tree like another with numbers that tell its seed."""
+    """Return a tree like one of arrays or shapes, with numbers that tell its seed."""
     draw = np.random.default_rng(seed)
 
-    def leaf(x: jax.Array) -> Any:
-        if bits(x):
-            return jnp.asarray(draw.normal(size=x.shape)).astype(x.dtype)
+    def leaf(x: Any) -> Any:
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             return jax.random.key(seed)
-        return jnp.full_like(x, seed % 100)
+        if bits(x):
+            return jnp.asarray(draw.normal(size=x.shape).astype(x.dtype))
+        return jnp.asarray(np.full(x.shape, seed % 100, x.dtype))
 
     return jax.tree.map(leaf, tree)
 

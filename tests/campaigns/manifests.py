@@ -110,8 +110,8 @@ def campaign(cases: int, seed: int, measured: int = 100) -> list[Figures]:
             _measure(row, text)
         began = time.thread_time()
         _check(row, text)
-        if (seconds := time.thread_time() - began) > SLOWEST:
-            row.fail(f"{seconds:.3f} s")
+        if time.thread_time() - began > SLOWEST and (again := _seconds(text)) > SLOWEST:
+            row.fail(f"takes {again:.3f} s")
         row.failures[before:] = [
             f"{why} (seed {seed}, case {case}: {text[:80]!r})"
             for why in row.failures[before:]
@@ -139,6 +139,17 @@ def _check(row: Figures, text: bytes) -> None:
         row.fail("is another manifest once it was read")
     else:
         row.harmless += 1
+
+
+def _seconds(text: bytes) -> float:
+    """Return how long it takes at best: collecting garbage may fall into one try."""
+    found = []
+    for _ in range(3):
+        began = time.thread_time()
+        with contextlib.suppress(Exception):
+            unsealed(text)
+        found.append(time.thread_time() - began)
+    return min(found)
 
 
 def _measure(row: Figures, text: bytes) -> None:

@@ -1,6 +1,8 @@
 """A sample of each campaign finds nothing; all of it runs with `-m slow`."""
 
 import dataclasses
+import os
+import sys
 import time
 
 import pytest
@@ -9,12 +11,13 @@ from gradtx import checkpoint
 from gradtx.checkpoint._json import parsed
 from gradtx.checkpoint._manifest import sealed, unsealed
 from gradtx.core import DamagedError
-from tests.campaigns import bytes as byte_faults, manifests
+from tests.campaigns import bytes as byte_faults, crashes, kills, manifests, resume
 from tests.campaigns._figures import total
+from tests.campaigns._processes import Server, compiler
 
 
 @pytest.mark.parametrize(
-    "cases", [300, pytest.param(byte_faults.CASES, marks=pytest.mark.slow)]
+    "cases", [200, pytest.param(byte_faults.CASES, marks=pytest.mark.slow)]
 )
 def test_damage_to_bytes_is_noticed(cases, tmp_path):
     done = total("", byte_faults.campaign(cases, 1, tmp_path, whole=60))
@@ -40,7 +43,7 @@ def test_quotes_that_never_close_take_no_time():
 
 
 @pytest.mark.parametrize(
-    "cases", [4_000, pytest.param(manifests.CASES, marks=pytest.mark.slow)]
+    "cases", [3_000, pytest.param(manifests.CASES, marks=pytest.mark.slow)]
 )
 def test_odd_manifests_are_damage(cases, tmp_path):
     rows = manifests.campaign(cases, 2)
@@ -57,3 +60,42 @@ def test_an_empty_array_too_large_for_numpy_is_damage():
     odd = dataclasses.replace(made, trees={"params": (leaf,)}, states=())
     with pytest.raises(DamagedError, match="larger than any memory"):
         unsealed(sealed(odd, None))
+
+
+@pytest.fixture(scope="module")
+def server():
+    if not hasattr(os, "fork") or sys.platform != "linux":
+        pytest.skip("needs processes that fork, and Linux to count their threads")
+    with Server(shim=compiler() is not None) as server:
+        yield server
+
+
+@pytest.mark.skipif(compiler() is None, reason="needs a C compiler, cc, and Linux")
+@pytest.mark.parametrize("cases", [10, pytest.param(None, marks=pytest.mark.slow)])
+def test_a_save_survives_what_breaks_it(cases, server, tmp_path):
+    rows = crashes.campaign(server, cases, 3, tmp_path)
+    assert not total("", rows).failures
+    assert sum(row.detected for row in rows) > sum(row.harmless for row in rows)
+
+
+@pytest.mark.parametrize(
+    "cases", [3, pytest.param(kills.CASES, marks=pytest.mark.slow)]
+)
+def test_killed_training_goes_on_from_what_was_acknowledged(cases, server, tmp_path):
+    done = total("", kills.campaign(server, cases, 4, tmp_path))
+    assert not done.failures
+    assert done.walked == cases
+
+
+def test_transformations_resume_bit_for_bit(server, tmp_path):
+    names = resume.sample(4, 5)
+    done = total("", resume.campaign(server, names, tmp_path, (4,), ("float32",)))
+    assert not done.failures
+    assert done.harmless == len(names)
+
+
+@pytest.mark.slow
+def test_every_transformation_resumes_bit_for_bit(server, tmp_path):
+    done = total("", resume.campaign(server, resume.sample(0, 0), tmp_path))
+    assert not done.failures
+    assert done.harmless == done.cases >= 6 * 150
