@@ -37,7 +37,7 @@ def is_spike(
       least: how many of them there must be; else nothing is a spike.
     """
     size = window.shape[0]
-    there = jnp.arange(size) < count
+    there = jnp.arange(size, dtype=count.dtype) < count
     number = jnp.minimum(count, size).astype(window.dtype)
     number = jnp.maximum(number, 1)
     # divided by the largest: squares of norms of 1e30 would overflow

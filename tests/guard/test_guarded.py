@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import gradtx
+import gradtx.testing
 from gradtx import Measured, PerParam, Role, Scalar
 from gradtx.core import dtype_of
 
@@ -382,6 +383,14 @@ def test_roles_and_traits():
         gradtx.MissingArgumentError, match="guarded: update needs the cu"
     ):
         tx.update(jnp.ones(1), state)
+
+
+@pytest.mark.parametrize("watch", ["norm", "loss"])
+def test_types_stay_with_every_policy_and_dtype(watch):
+    tx = gradtx.guarded(
+        gradtx.trace(0.9), sigmas=6.0, watch=watch, back_off=0.5, roll_back_after=2
+    )
+    gradtx.testing.check_transformation(tx, properties=["P1", "P2"])
 
 
 def test_every_argument_is_data():

@@ -28,7 +28,7 @@ def _step(params, state, scale):
 
 def _run(scales, params=PARAMS, state=None):
     state = TX.init(params) if state is None else state
-    trail = [(params, state)]
+    near, trail = params, [(params, state)]
     for scale in scales:
         near, params, state = _step(params, state, jnp.asarray(scale))
         trail.append((params, state))
