@@ -198,6 +198,10 @@ def _other_arrays(step: Step, other: Step, draw: random.Random) -> bool:
     return True
 
 
+def _other_step(step: Step, other: Step, draw: random.Random) -> bool:
+    return _other_manifest(step, other, draw) and _other_arrays(step, other, draw)
+
+
 def _other_file(step: Step, other: Step, draw: random.Random) -> bool:
     both = sorted(step.files.keys() & other.files.keys())
     name = draw.choice(both)
@@ -227,6 +231,7 @@ FAULTS: dict[str, tuple[Fault, int]] = {
     "a directory for a file": (_directory, 1),
     "manifest of another step": (_other_manifest, 1),
     "arrays of another step": (_other_arrays, 1),
+    "another step under its name": (_other_step, 1),
     "a file of another step": (_other_file, 1),
     "no arrays": (_no_arrays, 1),
 }

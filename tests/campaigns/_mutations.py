@@ -109,6 +109,17 @@ class Mutations:
         (way,) = draw.choices(self.ways, self._weights)
         return way[0], way[1](draw)
 
+    def each(self) -> Iterator[bytes]:
+        """Yield an input for each place in the data and each odd value."""
+        for number, _ in enumerate(_places(self.data)):
+            data = copy.deepcopy(self.data)
+            node, key = list(_places(data))[number]
+            for odd in ODD:
+                node[key] = odd
+                yield sealed_again(canonical(data))
+            del node[key]
+            yield sealed_again(canonical(data))
+
     def values(self, draw: random.Random) -> bytes:
         """Change values, keys and items of the data; all digests fit."""
         data = copy.deepcopy(self.data)

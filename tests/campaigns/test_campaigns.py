@@ -43,11 +43,11 @@ def test_quotes_that_never_close_take_no_time():
 
 
 @pytest.mark.parametrize(
-    "cases", [3_000, pytest.param(manifests.CASES, marks=pytest.mark.slow)]
+    "cases", [1_000, pytest.param(manifests.CASES, marks=pytest.mark.slow)]
 )
 def test_odd_manifests_are_damage(cases, tmp_path):
-    rows = manifests.campaign(cases, 2)
-    rows += manifests.campaign_used(cases // 20, 2, tmp_path)
+    rows = manifests.campaign(cases, 0)
+    rows += manifests.campaign_used(cases // 10, 2, tmp_path)
     assert not total("", rows).failures
     for row in rows:
         assert row.detected + row.harmless == row.cases > 0
