@@ -80,8 +80,8 @@ def accumulate(
         but `skip_state`, which holds the report. See `skip_not_finite`.
 
     Raises:
-      ArgumentError: if `every` is no schedule and no integer of 1 or more, or `skip`
-        returns no scalar bool.
+      ArgumentError: if `every` is no schedule and no integer of 1 or more, `skip`
+        returns no scalar bool, or `inner` is such as `lookahead`, which goes outside.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -96,6 +96,11 @@ def accumulate(
     Source: Ott et al. 2018, arXiv:1806.00187, section 3 (cumulative updates).
     """
     inner = as_transformation(inner)
+    if inner.traits.form == "pairs":
+        raise ArgumentError(
+            f"{inner.name} steps on pairs of parameters, and gradients are summed for "
+            f"single ones. Put accumulate into {inner.name}."
+        )
     if not callable(every):
         check_count(1, every=every)
 

@@ -79,8 +79,9 @@ def lookahead(
       reset_state: whether the optimizer starts anew after each move.
 
     Raises:
-      ArgumentError: if `sync_period` is no integer of 1 or more, or `update` gets
-        parameters that are no `LookaheadParams`.
+      ArgumentError: if `sync_period` is no integer of 1 or more, `fast_optimizer` is
+        such as `lookahead` itself, or `update` gets parameters that are no
+        `LookaheadParams`.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -93,6 +94,11 @@ def lookahead(
     Source: Zhang et al. 2019, arXiv:1907.08610, Algorithm 1.
     """
     fast_optimizer = as_transformation(fast_optimizer)
+    if fast_optimizer.traits.form == "pairs":
+        raise ArgumentError(
+            f"{fast_optimizer.name} steps on pairs of parameters, and lookahead needs "
+            "one that steps on single ones."
+        )
     check_count(1, sync_period=sync_period)
 
     def init(params):

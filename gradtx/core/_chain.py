@@ -97,6 +97,13 @@ def named_chain(*named_links: tuple[str, Link], deliberate: bool = False):
 
 
 def _composed(names: Sequence[str], links: Sequence[GradientTransformation]) -> Any:
+    forms = [link.traits.form for link in links]
+    if "pairs" in forms and "gradients" in forms:
+        pairs = names[forms.index("pairs")]
+        raise ArgumentError(
+            f"{pairs} steps on pairs of parameters, and {names[forms.index('gradients')]} "
+            f"on parameters: they fit no chain. Put the other links into {pairs}."
+        )
     make = chain_state(tuple(names))
 
     def init(params):

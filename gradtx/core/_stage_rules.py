@@ -112,8 +112,14 @@ SEQUENCE: Rules = {
     ("loss_scale", "loss_scale"): _TWICE,
 } | {
     (stage, "loss_scale"): Rule(_SCALED, _UNSCALE_FIRST)
-    for stage in ("guard", "clip", "precondition", "decay", "rate")
+    for stage in ("guard", "clip", "average", "precondition", "decay", "rate")
 }
+for _stage in ("average", "precondition"):
+    SEQUENCE[_stage, "guard"] = Rule(
+        "{a} comes before {b}: a NaN stays in what {a} keeps, and {b} then leaves out "
+        "every step",
+        "Put {b} around the whole chain.",
+    )
 # what only changes the sign is no learning rate
 SEQUENCE["rate", ""] = SEQUENCE["rate", "rate"]
 

@@ -26,6 +26,7 @@ Stage = Literal[
     "guard",
     "reduce",
     "clip",
+    "average",
     "precondition",
     "decay",
     "rate",
@@ -71,7 +72,7 @@ class Traits:
         only a run can tell, so that nothing is compared with the parameters.
       stage: which part of an optimizer it is, where the order of parts matters:
         `"reduce"` turns each device's own gradients into one of all devices, `"clip"`
-        bounds gradients, `"precondition"` rescales by their history, `"decay"` adds
+        bounds gradients, `"average"` keeps a mean of them, `"precondition"` rescales by their history, `"decay"` adds
         parameters, `"rate"` applies the learning rate; of wrappers, `"accumulate"`
         sums over calls, `"guard"` leaves out what is not finite, `"loss_scale"` takes
         gradients of a scaled loss. `"measure"` changes no updates, whatever is inside.

@@ -34,7 +34,7 @@ class EmaState(NamedTuple):
     ema: PerParam
 
 
-@transformation
+@transformation(stage="average")
 def trace(
     decay: Numeric,
     nesterov: bool = False,
@@ -81,7 +81,7 @@ def trace(
     return init, update
 
 
-@transformation
+@transformation(stage="average")
 def ema(
     decay: Numeric,
     debias: bool = True,
