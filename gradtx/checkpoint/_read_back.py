@@ -25,23 +25,26 @@ def read_back(directory: Path, leaves: Sequence[Leaf]) -> None:
       CheckpointError: naming the first array that does not come back as it was.
     """
     store = imported("tensorstore", "checkpoint")
+    # without a cache each array reads the index of all arrays again
+    context = store.Context({"cache_pool#index": {"total_bytes_limit": 100_000_000}})
+    files = {"driver": "file", "path": f"{directory.absolute()}/"}
+    index = {"driver": "ocdbt", "base": files, "cache_pool": "cache_pool#index"}
 
     def check(item: tuple[int, Leaf]) -> None:
         number, leaf = item
-        base = {"driver": "file", "path": f"{directory.absolute()}/"}
         spec = {
             "driver": "zarr",
-            "kvstore": {"driver": "ocdbt", "base": base, "path": f"{number}/"},
+            "kvstore": {**index, "path": f"{number}/"},
             "fill_missing_data_reads": False,
         }
         try:
-            value: Any = store.open(spec, read=True, open=True).result().read().result()
+            array = store.open(spec, read=True, open=True, context=context).result()
+            value: Any = np.asarray(array.read().result())
         except (ValueError, OSError, RuntimeError) as error:
             why = str(error).partition(" [tensorstore_spec")[0][:300]
             raise CheckpointError(
                 f"{directory}: {leaf.path} was written and cannot be read: {why}"
             ) from error
-        value = np.asarray(value)
         told = (tuple(value.shape), value.dtype.name) == (leaf.shape, leaf.dtype)
         if not told or not is_same(leaf, value):
             raise CheckpointError(
