@@ -10,22 +10,20 @@ from gradtx import checkpoint
 from gradtx.checkpoint import _save
 from gradtx.core import CheckpointError
 
-TREES = {
-    "params": {
-        "w": jnp.arange(6.0).reshape(2, 3),
-        "b": jnp.ones(3, jnp.bfloat16),
-        "empty": jnp.zeros((0, 3)),
-        "int4": jnp.arange(4).astype(jnp.int4),
-        "float8": jnp.ones(2, jnp.float8_e4m3fn),
-        "bool": np.array([True, False]),
-        "complex": np.complex64(1 + 2j) * np.ones(2, np.complex64),
-        "number": 3,
-    }
+PARAMS = {
+    "w": jnp.arange(6.0).reshape(2, 3),
+    "b": jnp.ones(3, jnp.bfloat16),
+    "empty": jnp.zeros((0, 3)),
+    "int4": jnp.arange(4).astype(jnp.int4),
+    "float8": jnp.ones(2, jnp.float8_e4m3fn),
+    "bool": np.array([True, False]),
+    "complex": np.complex64(1 + 2j) * np.ones(2, np.complex64),
+    "number": 3,
 }
 
 
 def test_every_kind_of_array_comes_back(tmp_path):
-    path = checkpoint.save(tmp_path, 1, **TREES)
+    path = checkpoint.save(tmp_path, 1, params=PARAMS)
     assert checkpoint.verify(path, arrays=True).step == 1
 
 
