@@ -187,6 +187,7 @@ def train(options: argparse.Namespace, console: Console) -> None:
     network, key = Network(), jax.random.key(options.seed)
     params = jax.jit(network.init)(key, train_data.image[:1])["params"]
     state = TrainState.create(apply_fn=network.apply, params=params, tx=tx, key=key)
+    state = state.replace(step=jnp.zeros((), jnp.int32))  # as it is once it has counted
     pmap = functools.partial(jax.pmap, axis_name="data", devices=devices)
     train_on = pmap(train_step, out_axes=(0, None))  # metrics are equal everywhere
     test_on = pmap(test_step, out_axes=None)
@@ -194,7 +195,6 @@ def train(options: argparse.Namespace, console: Console) -> None:
     settings = {name: getattr(options, name) for name in ("seed", "batch_size")}
     record: dict[str, Any] = {
         "settings": settings | {"devices": len(devices)},
-        "optimizer": gradtx.describe(tx),
         "epoch": 0,  # the place in the data: each epoch has an order of its own
         "steps": [],
         "tests": [],
@@ -204,10 +204,13 @@ def train(options: argparse.Namespace, console: Console) -> None:
     if options.telemetry:
         recording = open_telemetry(options.out, options.port, tx, params, empty=empty)
     began = time.perf_counter()
-    with open_checkpoints(options.out, empty=empty) as manager, recording as recorder:
+    checkpoints = open_checkpoints(options.out, tx, empty=empty)
+    with checkpoints as manager, recording as recorder:
         if options.resume:
             with recorder.checkpoint("restore"):
-                state, record = restore(manager, state, record, options.allow_change)
+                change = options.allow_change
+                state, record, skipped = restore(manager, tx, state, record, change)
+            console.print(*skipped, sep="\n", end="\n" * bool(skipped), soft_wrap=True)
         else:
             with recorder.checkpoint():
                 save(manager, state, record)

@@ -16,11 +16,10 @@ from typing import Any
 import jax
 import matplotlib.image
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 from flax.jax_utils import replicate
 
-from gradtx import telemetry
+from gradtx import checkpoint, telemetry
 
 ROOT = Path(__file__).parents[2]
 ONE = ("--devices", "1", "--optimizer", "rms", "--epochs", "12", "--stop-after", "10")
@@ -46,17 +45,13 @@ def finish(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
     return printed, errors
 
 
-def saved(out: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Return the newest checkpoint: its record, and the bytes of its arrays by path."""
-    state, record = ocp.args.StandardRestore(), ocp.args.JsonRestore()
-    with ocp.CheckpointManager((out / "checkpoints").resolve()) as manager:
-        parts = manager.restore(
-            manager.latest_step(), args=ocp.args.Composite(state=state, record=record)
-        )
-    state = parts["state"] | {"key": jax.random.key_data(parts["state"]["key"])}
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return parts["record"], {
-        jax.tree_util.keystr(path): np.asarray(leaf).tobytes() for path, leaf in leaves
+def saved(out: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the newest checkpoint: its record, and the hashes of its arrays by path."""
+    manifest = checkpoint.latest_good(out / "checkpoints").manifest
+    return manifest.record, {
+        f"{tree}{leaf.path}": leaf.sha256
+        for tree, leaves in manifest.trees.items()
+        for leaf in leaves
     }
 
 
@@ -67,7 +62,7 @@ def runs(tmp_path_factory):
     interrupted = start(out / "interrupted", *EIGHT)
     one = start(out / "one", *ONE)
     while interrupted.poll() is None:
-        if (out / "interrupted" / "checkpoints" / "2").exists():
+        if (out / "interrupted" / "checkpoints" / "step_00000002").exists():
             interrupted.send_signal(signal.SIGINT)
             break
         time.sleep(0.01)
