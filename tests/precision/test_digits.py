@@ -44,8 +44,8 @@ def _outputs(params, x, dtype):
 TRAIN, TEST = _data()
 
 
-def _accuracies(tx, dtype, differentiate, seeds):
-    """Return the accuracy after 600 steps from each seed, and the states."""
+def _accuracies(tx, dtype, differentiate, steps, seeds):
+    """Return the accuracy after so many steps from each seed, and the states."""
 
     def loss(params, x, y):
         outputs = _outputs(params, x, dtype)
@@ -65,7 +65,7 @@ def _accuracies(tx, dtype, differentiate, seeds):
         return (best == TEST[1]).mean(), state
 
     run = jax.jit(trained)
-    batches = lambda seed: np.random.default_rng(seed).integers(0, 1400, (600, 100))
+    batches = lambda seed: np.random.default_rng(seed).integers(0, 1400, (steps, 100))
     made = [run(_params(seed), batches(seed)) for seed in seeds]
     return [float(accuracy) for accuracy, _ in made], [state for _, state in made]
 
@@ -79,16 +79,17 @@ def _scaled(loss):
 
 
 @pytest.mark.parametrize(
-    "seeds", [(0,), pytest.param((0, 1, 2), marks=pytest.mark.slow)]
+    ("steps", "seeds"),
+    [(200, [0]), pytest.param(600, [0, 1, 2], marks=pytest.mark.slow)],
 )
-def test_scaled_float16_is_as_good_as_float32_and_unscaled_is_not(seeds):
-    full, _ = _accuracies(SGD, jnp.float32, _plainly, seeds)
-    half, _ = _accuracies(SGD, jnp.float16, _plainly, seeds)
+def test_scaled_float16_is_as_good_as_float32_and_unscaled_is_not(steps, seeds):
+    full, _ = _accuracies(SGD, jnp.float32, _plainly, steps, seeds)
+    half, _ = _accuracies(SGD, jnp.float16, _plainly, steps, seeds)
     tx = gradtx.dynamic_loss_scaling(SGD, interval=50)
-    scaled, states = _accuracies(tx, jnp.float16, _scaled, seeds)
+    scaled, states = _accuracies(tx, jnp.float16, _scaled, steps, seeds)
     assert min(full) > 0.97
     # measured: 0.980, 0.992, 0.982 and 0.980, 0.990, 0.980; unscaled 0.08 to 0.38
     assert np.abs(np.array(scaled) - full).max() <= 0.01
     assert max(half) < 0.5
-    assert all(state.scale == 2.0**24 for state in states)
+    assert all(state.scale >= 2.0**20 for state in states)
     assert not any(state.underflows for state in states)

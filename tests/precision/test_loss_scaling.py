@@ -48,16 +48,17 @@ def _training(tx, differentiate):
 
 
 def test_training_is_that_without_a_scale_bit_for_bit():
-    plain, now = _training(OPTIMIZER, lambda _, p: jax.value_and_grad(_loss)(p))
-    tx = gradtx.dynamic_loss_scaling(OPTIMIZER, interval=2)
+    inner = gradtx.chain(gradtx.clip_by_global_norm(0.5), gradtx.sgd(0.1, 0.9))
+    plain, now = _training(inner, lambda _, p: jax.value_and_grad(_loss)(p))
+    tx = gradtx.dynamic_loss_scaling(inner, interval=1)
     scaled, then = _training(tx, precision.value_and_grad(_loss))
     # one operation at a time: two compiled programs may round otherwise
     with jax.disable_jit():
-        for _ in range(3):
+        for _ in range(2):
             now, value = plain(now)
             then, other = scaled(then)
             _same_bits((now, value), ((then[0], then[1].inner_state), other))
-    assert then[1].scale == 2.0**17
+    assert then[1].scale == 2.0**18
 
 
 def test_the_size_of_the_scale_changes_no_bit():
@@ -153,15 +154,15 @@ def test_odd_leaves_pass():
     assert state.good_steps == 1
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_bad_gradient_leaves_every_bit_inside_as_it_was(bad):
-    inner = gradtx.chain(gradtx.add_noise(0.1, 0.55, key=0), gradtx.adam(1e-3))
+def test_a_bad_gradient_leaves_every_bit_inside_as_it_was():
+    inner = gradtx.chain(gradtx.add_noise(0.1, 0.55, key=0), gradtx.scale_by_adam())
     tx = gradtx.dynamic_loss_scaling(inner)
     _, state = tx.update(_grads(), tx.init(PARAMS), PARAMS)
-    updates, after = tx.update(_grads(bad), state, PARAMS)
-    _same_bits(state.inner_state, after.inner_state)
-    assert not any(u.any() for u in jax.tree.leaves(updates))
-    assert after.scale == 2.0**15
+    for bad in (np.nan, np.inf):
+        updates, after = tx.update(_grads(bad), state, PARAMS)
+        _same_bits(state.inner_state, after.inner_state)
+        assert not any(u.any() for u in jax.tree.leaves(updates))
+        assert after.scale == 2.0**15
 
 
 GUARD = gradtx.apply_if_finite(gradtx.sgd(1.0, 0.9), 1000)
@@ -265,16 +266,15 @@ def test_extra_arguments_and_odd_forms_reach_inner():
     grads = jax.tree.map(lambda g: 2 * g, _grads())
     updates, _ = tx.update(grads, tx.init(PARAMS), PARAMS, value=5.0)
     np.testing.assert_allclose(updates["w"], -1.0)
-    slow = gradtx.lookahead(gradtx.sgd(1.0), 1, 0.5)
     pairs = gradtx.LookaheadParams.init_synced(PARAMS)
-    tx = gradtx.dynamic_loss_scaling(slow, initial=2)
-    updates, _ = tx.update(grads, tx.init(pairs), pairs)
-    np.testing.assert_allclose(updates.fast["w"], -0.5)
+    tx = gradtx.dynamic_loss_scaling(gradtx.lookahead(gradtx.sgd(1.0), 1, 0.5))
+    updates, _ = jax.eval_shape(tx.update, grads, tx.init(pairs), pairs)
+    assert jax.tree.structure(updates) == jax.tree.structure(pairs)
     private = gradtx.differentially_private_aggregate(9.0, 0.0, key=0)
     tx = gradtx.static_loss_scaling(private, 2)
-    rows = jax.tree.map(lambda g: jnp.stack([g, 3 * g]), _grads())
+    rows = jax.tree.map(lambda g: jnp.stack([g, 3 * g]), grads)
     updates, _ = tx.update(rows, tx.init(PARAMS), PARAMS)
-    np.testing.assert_allclose(updates["w"], 1.0)
+    np.testing.assert_allclose(updates["w"], 2.0)
 
 
 def test_telemetry_reads_the_scale_and_what_it_left_out():

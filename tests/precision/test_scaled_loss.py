@@ -1,6 +1,6 @@
 """The loss is multiplied by the scale, wherever in the state that is."""
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -119,8 +119,9 @@ def _wanted():
 def test_it_trains_in_a_train_state():
     x, y = _models.batch()
     tx = gradtx.accumulate(SCALED, every=1)
-    create: Any = TrainState.create
-    state = create(apply_fn=_models.predict, params=_models.params(), tx=tx)
+    state = TrainState.create(
+        apply_fn=_models.predict, params=_models.params(), tx=cast("Any", tx)
+    )
 
     @jax.jit
     def step(state: Any) -> Any:
@@ -147,7 +148,7 @@ def test_it_trains_in_an_nnx_optimizer():
             return _models.predict(jax.tree.map(lambda w: w[...], self.weights), x)
 
     model = Model()
-    optimizer = nnx.Optimizer(model, SCALED, wrt=nnx.Param)
+    optimizer = nnx.Optimizer(model, cast("Any", SCALED), wrt=nnx.Param)
 
     @nnx.jit
     def step(model: Any, optimizer: Any) -> Any:
