@@ -1,5 +1,7 @@
 """Every transformation has every property, or says why it has not."""
 
+import random
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -22,6 +24,11 @@ INSIDE = sorted(
         if link in catalogue() and link.startswith("scale_by_")
     }
 )
+#: What takes thousands of steps, or several programs for one step.
+LONG = ["P9", "P10", "P14", "P15"]
+OUTSIDE = [item for item in catalogue().items() if item[0] not in INSIDE]
+#: Of which these run each time, and all of them with `-m slow`.
+SAMPLE = random.Random(3).sample(OUTSIDE, len(OUTSIDE) // 4)
 #: What one or two compiled steps tell.
 FEW = ["P4", "P5", "P7", "P17"]
 #: Forms that the catalogue does not have, because their defaults are others.
@@ -33,12 +40,19 @@ def test_types_and_errors(check):
     check()
 
 
-@conformance(
-    [item for item in catalogue().items() if item[0] not in INSIDE],
-    NUMERIC,
-    heavy=False,
-)
+@conformance(OUTSIDE, [code for code in NUMERIC if code not in LONG], heavy=False)
 def test_numbers(check):
+    check()
+
+
+@conformance(SAMPLE, LONG, heavy=False)
+def test_long_runs(check):
+    check()
+
+
+@pytest.mark.slow
+@conformance(OUTSIDE, LONG, heavy=False)
+def test_all_long_runs(check):
     check()
 
 
