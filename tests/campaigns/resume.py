@@ -126,10 +126,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the campaign."""
     parser = options("Resume every transformation.", 0)
     parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--dtypes", nargs="*", default=DTYPES)
     given = parser.parse_args(arguments)
     names = given.only or sample(given.cases, given.seed)
     with tempfile.TemporaryDirectory() as directory, Server() as server:
-        rows = campaign(server, names, pathlib.Path(directory))
+        rows = campaign(
+            server, names, pathlib.Path(directory), dtypes=tuple(given.dtypes)
+        )
     return report("resume", rows)
 
 
