@@ -4,6 +4,7 @@
 `held-RANK.npz` beside the run.
 """
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 import gradtx
 from gradtx import checkpoint
 from gradtx.checkpoint import _save
+from gradtx.checkpoint._digest import is_same
+from gradtx.checkpoint._manifest import read_manifest
 
 PROCESSES, DEVICES_EACH = 2, 2
 TX = gradtx.adamw(1e-2)
@@ -91,6 +94,11 @@ def check(run: str, now: Any, state: Any, wanted: dict[str, np.ndarray]) -> None
     got = held((back["params"], back["opt_state"]))
     assert got.keys() == wanted.keys()
     assert all(got[name].tobytes() == x.tobytes() for name, x in wanted.items())
+    manifest = read_manifest(Path(run) / "step_00000002")
+    (leaf,) = (leaf for leaf in manifest.trees["params"] if leaf.path == "['w']")
+    wrong = tuple((index, "0" * 64) for index, _ in leaf.pieces)
+    assert is_same(leaf, back["params"]["w"])
+    assert not is_same(dataclasses.replace(leaf, pieces=wrong), back["params"]["w"])
     wanted = held(step(now, state))
     got = held(step(back["params"], back["opt_state"]))
     assert all(got[name].tobytes() == x.tobytes() for name, x in wanted.items())

@@ -3,6 +3,7 @@
 import ast
 import os
 import shutil
+import signal
 import socket
 from pathlib import Path
 
@@ -93,8 +94,23 @@ def test_a_link_inside_the_step_is_refused(what, step, tmp_path):
     refused(step, "no link to one|Too many levels|a link or a device")
 
 
+@pytest.fixture
+def soon():
+    """Fail what waits for a pipe, rather than to wait for ever."""
+
+    def late(*_):
+        pytest.fail("waits for a pipe")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
 @pytest.mark.parametrize("what", ["manifest", "file"])
 @pytest.mark.parametrize("kind", ["pipe", "socket", "directory"])
+@pytest.mark.usefixtures("soon")
 def test_what_is_no_regular_file_is_refused_at_once(what, kind, step, monkeypatch):
     target = step / "manifest.json" if what == "manifest" else an_array_file(step)
     target.unlink()

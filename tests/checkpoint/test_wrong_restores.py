@@ -1,6 +1,10 @@
 """Nothing restores into what it was not saved from, and what fits comes back as it was."""
 
 import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +13,7 @@ from gradtx import checkpoint
 from tests.checkpoint import wrong_restores
 from tests.checkpoint._sides import Side, assert_same_bits
 
+ROOT = Path(__file__).parents[2]
 named = lambda rows: [pytest.param(row, id=row.name) for row in rows]
 
 
@@ -69,12 +74,23 @@ def test_an_allowed_hyperparameter_changes_and_nothing_else(row, runs):
 
 
 @pytest.mark.slow
-def test_peers_are_silent_where_gradtx_is_not(lenient):
-    found = wrong_restores.table()
-    assert all(line[1] == "caught, named" for line in found)
+def test_peers_are_silent_where_gradtx_is_not():
+    # in a process of its own: what Orbax leaves behind warns at odd times
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.checkpoint.wrong_restores"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    *_, ours, orbax, flax, _ = done.stdout.strip().splitlines()[-1].split("|")
+    assert int(ours) == 0
     # of the 33 of an earlier count Orbax let 15 pass and Flax 19
-    assert sum(line[2] == "silent" for line in found) >= 15
-    assert sum(line[3] == "silent" for line in found) >= 19
+    assert int(orbax) >= 15
+    assert int(flax) >= 19
 
 
 def test_the_rows_are_many_and_each_is_another():
