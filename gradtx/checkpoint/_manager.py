@@ -39,6 +39,10 @@ class Manager:
     `save` waits for the one before. What went wrong in the thread is raised by the next
     call of `save`, `wait` or `close`; a step is one only once it is whole on the disk.
 
+    Steps go up. A run that has restored one goes on from there: newer steps, damaged or
+    given up, are moved aside when it saves, under names that end in `.damaged` and
+    `.abandoned`. Nobody but a person deletes these.
+
     Args:
       directory: of the run. Made if it is missing.
       tx: the optimizer whose states are saved.
@@ -92,7 +96,7 @@ class Manager:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="gradtx-checkpoint")
         self._running: Future[Path] | None = None
         self._stop = threading.Event()
-        self._handlers: dict[int, Any] = {}
+        self._begin: int | None = None  # the step from which this run goes on
         if is_first():
             make_directory(self.directory)
             for path in list(leftovers(self.directory)):
@@ -102,9 +106,6 @@ class Manager:
         self, step: int, *, force: bool = False, **saved: Any
     ) -> Future[Path] | None:
         """Save a step, if it is its turn.
-
-        A step of that number that is damaged is moved aside, under a name that ends in
-        `.damaged`.
 
         Args:
           step: the number of the step.
@@ -117,13 +118,15 @@ class Manager:
 
         Raises:
           ArgumentError: as `save` does.
-          CheckpointError: if the step is there already and is good.
+          CheckpointError: if the step, or a newer one, is there already and this run
+            did not begin before it.
           Exception: what went wrong in the thread with the step before.
         """
         if not (force or self.stopping or step % self._every == 0):
             return None
         self.wait()
         plan = _plan(step, self._tx, self._key, self._cipher, saved)
+        self._check_order(plan.step)
         if self._background:
             self._running = self._pool.submit(self._write, plan.detached())
             return self._running
@@ -143,7 +146,9 @@ class Manager:
         """
         self.wait()
         defaults = {"tx": self._tx, "key": self._key, "cipher": self._cipher}
-        return restore(self.directory, step=step, **{**defaults, **arguments})
+        found = restore(self.directory, step=step, **{**defaults, **arguments})
+        self._begin = found.step
+        return found
 
     def latest_good(self) -> Good | None:
         """Return the newest step that verifies, or None where there are no steps.
@@ -236,29 +241,44 @@ class Manager:
         with contextlib.suppress(Exception):  # the first error is the one to see
             self.close()
 
+    def _check_order(self, step: int) -> None:
+        """Raise where a step would lie before, or upon, one that this run did not leave."""
+        there = [number for number in self.steps() if number >= step]
+        if not there or (self._begin is not None and step > self._begin):
+            return
+        if there == [step] and not self._is_good(step):
+            return
+        raise CheckpointError(
+            f"{step_path(self.directory, there[0])} is there already, and step {step} is "
+            "no newer. Restore with this manager first, to go on from the newest step or, "
+            "with step=, from an earlier one; or save in another directory."
+        )
+
+    def _is_good(self, step: int) -> bool:
+        try:
+            verify(step_path(self.directory, step), key=self._key)
+        except (DamagedError, NoCheckpointError):
+            return False
+        return True
+
     def _write(self, plan: Plan) -> Path:
         begin = time.monotonic()
-        self._clear(plan.step)
+        self._set_aside(plan.step)
         path = plan.write(self.directory)
+        self._begin = plan.step
         self._remove_old()
         if self._on_saved is not None:
             self._on_saved(path, time.monotonic() - begin)
         return path
 
-    def _clear(self, step: int) -> None:
-        """Move a damaged step out of the way of a new one of its number."""
-        path = step_path(self.directory, step)
-        if not is_first() or not os.path.lexists(path):
-            return
-        try:
-            verify(path, key=self._key)
-        except (DamagedError, NoCheckpointError):
-            aside = hidden_path(path, "damaged", secrets.randbits(48))
-            os.rename(path, aside.with_name(f"{path.name}.{aside.suffix[1:]}.damaged"))
-            return
-        raise CheckpointError(
-            f"{path} is there already, and good. Save under another step, or restore it."
-        )
+    def _set_aside(self, step: int) -> None:
+        """Move away the steps that are newer than the one from which this run goes on."""
+        begin = step - 1 if self._begin is None else self._begin
+        for number, path in steps(self.directory).items() if is_first() else ():
+            if number > begin or number == step:
+                kind = "abandoned" if self._is_good(number) else "damaged"
+                nonce = f"{secrets.randbits(48):x}"
+                os.rename(path, path.with_name(f"{path.name}.{nonce}.{kind}"))
 
     def _remove_old(self) -> None:
         if not is_first():

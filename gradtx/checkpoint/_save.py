@@ -32,7 +32,7 @@ from gradtx.checkpoint._leaves import Found, Listing, counters, listed
 from gradtx.checkpoint._manifest import ARRAYS, NAME, Leaf, Manifest, sealed, unsealed
 from gradtx.checkpoint._processes import agree, barrier, is_first
 from gradtx.checkpoint._read_back import read_back
-from gradtx.checkpoint._steps import hidden_path, step_path
+from gradtx.checkpoint._steps import WRITING, hidden_path, step_path
 from gradtx.core import (
     ArgumentError,
     CheckpointError,
@@ -160,6 +160,7 @@ class Plan:
         temporary = hidden_path(final, "writing", nonce)
         if jax.process_count() > 1:  # the name tells one process: the first
             temporary = final.with_name(agree(f"{final} name", temporary.name))
+        WRITING.add(temporary.name)
         try:
             if is_first():
                 make_directory(final.parent)
@@ -175,6 +176,8 @@ class Plan:
             with contextlib.suppress(OSError):
                 shutil.rmtree(temporary)
             raise
+        finally:
+            WRITING.discard(temporary.name)
         return final
 
     def _write_into(self, temporary: Path) -> None:

@@ -53,12 +53,19 @@ def is_step(path: Path) -> bool:
     return _STEP.fullmatch(path.name) is not None
 
 
+#: What this process is writing: a number of a process that is gone may come again.
+WRITING: set[str] = set()
+
+
 def leftovers(directory: Path) -> Iterator[Path]:
     """Yield what processes of this host that are gone left half written."""
     here = hidden_path(directory / "step_00000000", "writing", 0).name.split(".")[3]
     for name in sorted(os.listdir(directory)):
         match = _LEFT.fullmatch(name)
-        if match and match[2] == here and not _lives(int(match[3])):
+        if not match or match[2] != here:
+            continue
+        mine = int(match[3]) == os.getpid()
+        if name not in WRITING if mine else not _lives(int(match[3])):
             yield directory / name
 
 

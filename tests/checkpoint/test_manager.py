@@ -148,9 +148,8 @@ def test_errors_of_arguments_are_raised_at_once(manager):
 def test_a_damaged_step_of_the_same_number_is_moved_aside(manager, tmp_path):
     manager.save(1, params=PARAMS)
     manager.wait()
-    manager.save(1, params=PARAMS)
-    with pytest.raises(gradtx.CheckpointError, match="there already, and good"):
-        manager.wait()
+    with pytest.raises(gradtx.CheckpointError, match="is there already"):
+        manager.save(1, params=PARAMS)
     (tmp_path / "step_00000001" / "manifest.json").write_bytes(b"damaged")
     other = {"w": PARAMS["w"] + 1}
     manager.save(1, params=other)
@@ -178,6 +177,49 @@ def test_a_newer_damaged_step_is_skipped_and_told(manager, tmp_path):
         manager.restore(step=2, params=PARAMS)
 
 
+def test_a_run_that_goes_back_leaves_newer_steps_beside(tmp_path):
+    manager = checkpoint.Manager(tmp_path, keep=3)
+    for step in (1, 2, 3):
+        manager.save(step, params=PARAMS)
+    manager.wait()
+    (tmp_path / "step_00000003" / "manifest.json").write_bytes(b"damaged")
+    assert manager.restore(step=1, params=PARAMS).step == 1
+    assert manager.steps() == [3, 2, 1]  # reading changes nothing
+    manager.save(2, params=PARAMS)
+    manager.wait()
+    assert manager.steps() == [2, 1]
+    (damaged,) = tmp_path.glob("*.damaged")
+    (abandoned,) = tmp_path.glob("*.abandoned")
+    assert damaged.name.startswith("step_00000003.")
+    assert abandoned.name.startswith("step_00000002.")
+    checkpoint.verify(abandoned)
+    manager.close()
+
+
+def test_damaged_newer_steps_do_not_cost_the_good_ones(tmp_path, no_arrays):
+    with checkpoint.Manager(tmp_path, keep=1, background=False) as manager:
+        manager.save(5, params=PARAMS)
+        manager.save(9, params=PARAMS)
+        (tmp_path / "step_00000009" / "manifest.json").write_bytes(b"damaged")
+        with pytest.raises(gradtx.NoCheckpointError):
+            manager.restore(params=PARAMS)
+    with checkpoint.Manager(tmp_path, keep=1, background=False) as manager:
+        with pytest.raises(gradtx.CheckpointError, match="Restore with this manager"):
+            manager.save(6, params=PARAMS)
+        assert manager.steps() == [9]
+
+
+def test_a_new_run_among_the_steps_of_another_is_refused(tmp_path):
+    with checkpoint.Manager(tmp_path, background=False) as manager:
+        manager.save(7, params=PARAMS)
+    with checkpoint.Manager(tmp_path, background=False) as manager:
+        with pytest.raises(gradtx.CheckpointError, match="step_00000007 is there"):
+            manager.save(1, params=PARAMS)
+        manager.restore(params=PARAMS)
+        manager.save(8, params=PARAMS)
+        assert manager.steps() == [8, 7]
+
+
 def test_a_run_without_steps_has_none(manager):
     assert manager.latest_good() is None
     assert manager.steps() == []
@@ -185,7 +227,7 @@ def test_a_run_without_steps_has_none(manager):
         manager.restore(params=PARAMS)
 
 
-def test_leftovers_go_unless_their_process_lives_or_is_elsewhere(tmp_path):
+def test_leftovers_go_unless_their_process_lives_or_is_elsewhere(tmp_path, monkeypatch):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     final = tmp_path / "step_00000003"
@@ -193,11 +235,19 @@ def test_leftovers_go_unless_their_process_lives_or_is_elsewhere(tmp_path):
         "gone": _steps.hidden_path(final, "writing", 1),
         "removing": _steps.hidden_path(final, "removing", 2),
         "living": _steps.hidden_path(final, "writing", 3),
+        "mine": _steps.hidden_path(final, "writing", 5),
+        "of my number": _steps.hidden_path(final, "writing", 6),
         "elsewhere": _steps.hidden_path(final, "writing", 4),
         "other": final.with_name(".step_00000003.other"),
     }
-    for name in ("gone", "removing"):
-        text = made[name].name.replace(f".{os.getpid()}.", f".{gone.pid}.")
+    # the number of a process comes again in each container
+    monkeypatch.setattr(_steps, "WRITING", {made["mine"].name})
+    for name, process in (
+        ("gone", gone.pid),
+        ("removing", gone.pid),
+        ("living", os.getppid()),
+    ):
+        text = made[name].name.replace(f".{os.getpid()}.", f".{process}.")
         made[name] = made[name].with_name(text)
     host = made["elsewhere"].name.split(".")[3]
     text = made["elsewhere"].name.replace(f".{host}.", ".elsewhere.")
@@ -209,6 +259,7 @@ def test_leftovers_go_unless_their_process_lives_or_is_elsewhere(tmp_path):
     checkpoint.Manager(tmp_path).close()
     assert {name for name, path in made.items() if path.exists()} == {
         "living",
+        "mine",
         "elsewhere",
         "other",
     }
