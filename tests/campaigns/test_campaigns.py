@@ -98,4 +98,4 @@ def test_transformations_resume_bit_for_bit(server, tmp_path):
 def test_every_transformation_resumes_bit_for_bit(server, tmp_path):
     done = total("", resume.campaign(server, resume.sample(0, 0), tmp_path))
     assert not done.failures
-    assert done.harmless == done.cases >= 6 * 150
+    assert done.harmless == done.cases == 6 * len(resume.sample(0, 0))
