@@ -2,6 +2,7 @@
 """Set up a virtual environment and run one of the project's jobs in it.
 
     python3 dev.py digits     train a network on real digits and look at the curves
+    python3 dev.py chaos      kill and damage a run, and compare it with a calm one
     python3 dev.py test       run every test, doctest and notebook
     python3 dev.py benchmark  measure beside optax, torch and the memory limit
     python3 dev.py check      lint, types, and the documentation, built strictly
@@ -27,6 +28,7 @@ PYTHON = HOME / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 #: For each job: the extra that it needs, and its commands.
 JOBS = {
     "digits": ("examples", [["examples/digits.py"]]),
+    "chaos": ("examples", [["examples/chaos.py"]]),
     "benchmark": ("benchmark", [["-m", "benchmarks"]]),
     "test": ("test", [["-m", "pytest", "-n", "auto"]]),
     "check": (
