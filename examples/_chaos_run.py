@@ -88,10 +88,10 @@ def train(options: argparse.Namespace) -> None:
     position, poisoned = 0, set(options.poison)
     params = init()
     opt_state = tx.init(params)
-    saved = lambda path, seconds: tell("saved", name=path.name)
-    manager = checkpoint.Manager(
-        options.out, tx=tx, keep=4, every=options.every, on_saved=saved
+    saved = lambda future: (
+        future.exception() or tell("saved", name=future.result().name)
     )
+    manager = checkpoint.Manager(options.out, tx=tx, keep=4, every=options.every)
     with manager, manager.preemption():
         if manager.steps():
             found = manager.restore(params=params, opt_state=opt_state)
@@ -110,7 +110,7 @@ def train(options: argparse.Namespace) -> None:
                 continue  # and read the batch again
             position += 1
             tell("step", position=position)
-            manager.save(
+            saving = manager.save(
                 position,
                 params=params,
                 opt_state=opt_state,
@@ -118,6 +118,8 @@ def train(options: argparse.Namespace) -> None:
                 batches=int(opt_state.batches),
                 updates=position,
             )
+            if saving is not None:
+                saving.add_done_callback(saved)
     if position < options.steps:
         tell("stopped", position=position)
         return

@@ -8,9 +8,9 @@ import secrets
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,9 @@ class Manager:
         is about to be stopped or `force=True`.
       background: whether to write in a thread; else `save` returns once it is done.
       key, cipher: as in `save`.
-      on_saved: called after each step that was written with its path and the seconds
-        that it took, in the thread; say, to count it.
+      watch: makes the context in which a step is written, in the thread, or restored,
+        of `"save"` or `"restore"`: `recorder.checkpoint` of a `telemetry.Recorder`
+        times and counts them, failures too.
 
     Raises:
       ArgumentError: if a number is out of range.
@@ -83,7 +84,7 @@ class Manager:
         background: bool = True,
         key: bytes | None = None,
         cipher: Cipher | None = None,
-        on_saved: Callable[[Path, float], None] | None = None,
+        watch: Callable[[Any], AbstractContextManager[Any]] | None = None,
     ):
         check_count(1, keep=keep, every=every)
         if keep_every is not None:
@@ -92,7 +93,8 @@ class Manager:
         self.directory = Path(directory).absolute()
         self._tx, self._keep, self._keep_every = tx, keep, keep_every
         self._every, self._background = every, background
-        self._key, self._cipher, self._on_saved = key, cipher, on_saved
+        self._key, self._cipher = key, cipher
+        self._watch = watch or (lambda what: contextlib.nullcontext())
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="gradtx-checkpoint")
         self._running: Future[Path] | None = None
         self._stop = threading.Event()
@@ -146,7 +148,8 @@ class Manager:
         """
         self.wait()
         defaults = {"tx": self._tx, "key": self._key, "cipher": self._cipher}
-        found = restore(self.directory, step=step, **{**defaults, **arguments})
+        with self._watch("restore"):
+            found = restore(self.directory, step=step, **{**defaults, **arguments})
         self._begin = found.step
         return found
 
@@ -262,13 +265,11 @@ class Manager:
         return True
 
     def _write(self, plan: Plan) -> Path:
-        begin = time.monotonic()
-        self._set_aside(plan.step)
-        path = plan.write(self.directory)
-        self._begin = plan.step
-        self._remove_old()
-        if self._on_saved is not None:
-            self._on_saved(path, time.monotonic() - begin)
+        with self._watch("save"):
+            self._set_aside(plan.step)
+            path = plan.write(self.directory)
+            self._begin = plan.step
+            self._remove_old()
         return path
 
     def _set_aside(self, step: int) -> None:

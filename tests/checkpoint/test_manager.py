@@ -1,5 +1,6 @@
 """A manager saves beside the training, keeps what it should, and tells what went wrong."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 import gradtx
-from gradtx import checkpoint
+from gradtx import checkpoint, telemetry
 from gradtx.checkpoint import _manager, _save, _steps
 from tests.checkpoint._sides import assert_same_bits
 
@@ -309,15 +310,24 @@ def test_defaults_of_the_manager_are_those_of_its_restores(tmp_path):
     checkpoint.verify(tmp_path / "step_00000003", key=key)
 
 
-def test_what_was_saved_can_be_counted(tmp_path, no_arrays):
-    told = []
-    with checkpoint.Manager(
-        tmp_path, on_saved=lambda path, seconds: told.append((path.name, seconds))
-    ) as manager:
-        for step in (1, 2):
-            manager.save(step, params=PARAMS)
-    assert [name for name, _ in told] == ["step_00000001", "step_00000002"]
-    assert all(0 < seconds < 60 for _, seconds in told)
+def test_saves_and_restores_can_be_timed_and_counted(tmp_path, monkeypatch):
+    written = tmp_path / "metrics.jsonl"
+    with (
+        telemetry.Recorder([telemetry.jsonl(written)]) as recorder,
+        checkpoint.Manager(tmp_path / "run", watch=recorder.checkpoint) as manager,
+    ):
+        manager.save(1, params=PARAMS)
+        manager.restore(params=PARAMS)
+        monkeypatch.setattr(_manager.Plan, "write", lambda *_: 1 / 0)
+        manager.save(2, params=PARAMS)
+        with pytest.raises(ZeroDivisionError):
+            manager.wait()
+    lines = map(json.loads, written.read_text().splitlines())
+    last = {name: value for line in lines for name, value in line.items()}
+    assert last["checkpoint_saves"] == 1
+    assert last["checkpoint_restores"] == 1
+    assert last["checkpoint_failures"] == 1
+    assert 0 < last["checkpoint_seconds"] < 60
 
 
 def test_one_save_waits_for_the_one_before(tmp_path, no_arrays, monkeypatch):
