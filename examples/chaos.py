@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -159,6 +160,8 @@ class Chaos:
         newer = {name for name in self._bad if int(name[5:]) > position}
         if unseen := sorted(newer - found["skipped"].keys()):
             raise Failed(f"nobody noticed that {', '.join(unseen)} is damaged.")
+        if left := [path.name for path in self._out.glob(".step_00000001.*.1f")]:
+            raise Failed(f"what a killed save left is still there: {left[0]}.")
         for event in events:
             if event["event"] == "stopped":
                 path = self._out / f"step_{event['position']:08}"
@@ -192,7 +195,8 @@ class Chaos:
             self._bad[good[0].name] = self._damaged(good[0])
         gone = subprocess.Popen([sys.executable, "-c", ""])
         gone.wait()
-        half = f".step_00000001.writing.{socket.gethostname()}.{gone.pid}.1f"
+        host = re.sub(r"[^A-Za-z0-9-]", "_", socket.gethostname())
+        half = f".step_00000001.writing.{host}.{gone.pid}.1f"
         empty = f"step_{10 * self._options.steps:08}"
         for name in (half, empty):
             (self._out / name).mkdir(exist_ok=True)
