@@ -510,7 +510,8 @@ class Run:
     """What scrapes of one training run see, a minute apart; healthy, until edited.
 
     Two steps a second, ten minutes of warm-up, cosine decay over six hours, noise, a
-    checkpoint every half hour, one skipped update in some thousands.
+    checkpoint every half hour, one skipped update in some thousands, after which a
+    guard halves a hundred updates, and an overflow of a loss scale now and then.
     """
 
     def __init__(self, job="run", hours=4.0, start=0.0, seed=0, step=0, every=MINUTE):
@@ -527,11 +528,26 @@ class Run:
         curve = 2.2 + 8 * np.exp(-count / 1500) + 0.5 * np.exp(-count / 20000)
         norm = 0.4 + 4 * np.exp(-count / 1000)
         seldom = np.floor(count / 4000)
+        spikes = np.floor(count / 9000)
+        backed_off = (count % 4000 < 100) & (count >= 4000)
         self.values = {
             "gradtx_step": count,
             "gradtx_last_write_timestamp_seconds": t - 1.0,
             "gradtx_updates_total": count,
-            "gradtx_skipped_updates_total": seldom,
+            "gradtx_skipped_updates_total": seldom + spikes,
+            "gradtx_bad_gradients_total": seldom,
+            "gradtx_bad_losses_total": 0 * t,
+            "gradtx_bad_updates_total": 0 * t,
+            "gradtx_spikes_total": spikes,
+            "gradtx_consecutive_skips": 0 * t,
+            "gradtx_update_factor": np.where(backed_off, 0.5, 1.0),
+            "gradtx_back_offs_total": seldom,
+            "gradtx_roll_backs_total": 0 * t,
+            "gradtx_exhausted": 0 * t,
+            "gradtx_loss_scale": 2.0 ** (15 + count // 2000 % 2),
+            "gradtx_loss_scale_overflows_total": np.floor(count / 4000),
+            "gradtx_loss_scale_underflows_total": 0 * t,
+            "gradtx_loss_scale_at_minimum": 0 * t,
             "gradtx_nonfinite_updates_total": seldom,
             "gradtx_clipped_updates_total": np.floor(count / 20),
             "gradtx_loss": curve * noise(0.03),
@@ -655,6 +671,44 @@ def burst(run):
     run.absent["gradtx_first_nonfinite_info"] = ~bad
 
 
+def skips(run):
+    # six in a hundred updates, for good: no NaN, so that nothing else tells
+    bad = np.cumsum(run.after(2.5) * 8.0)
+    for name in ("skipped_updates_total", "spikes_total"):
+        run[name] = run[name] + bad
+
+
+def skips_all_of_few(run):
+    # a step a minute
+    for name in ("step", "updates_total"):
+        run[name] = np.floor(run[name] / 120)
+    row = np.cumsum(run.after(2.5))
+    run["skipped_updates_total"] = run["consecutive_skips"] = 1.0 * row
+
+
+def is_exhausted(run):
+    run["exhausted"] = 1.0 * run.after(2.5)
+
+
+def gives_up(run):
+    # one scrape sees it before `guard.check` ends the process
+    is_exhausted(run)
+    run.up = ~run.after(2.51)
+
+
+def rolls_back(run):
+    run["roll_backs_total"] = 1.0 * run.after(2.5)
+
+
+def stays_backed_off(run):
+    run["update_factor"] = np.where(run.after(2.5), 0.25, run["update_factor"])
+
+
+def overflows_at_the_minimum(run):
+    run["loss_scale_at_minimum"] = np.cumsum(run.after(2.5) * 120.0)
+    run["loss_scale"] = np.where(run.after(2.5), 1.0, run["loss_scale"])
+
+
 def lost(run):
     run["loss"] = np.where(run.after(2.5), np.nan, run["loss"])
 
@@ -760,6 +814,13 @@ def drops(run):
 #: What goes wrong after 2 or 2.5 hours, and all that fires then, at which minute.
 MUST = [
     (burst, {"GradtxNonfiniteBurst": 151}),
+    (skips, {"GradtxSkippedBurst": 155}),
+    (skips_all_of_few, {"GradtxSkippedBurst": 165}),
+    (is_exhausted, {"GradtxRunExhausted": 151}),
+    (gives_up, {"GradtxRunExhausted": 151, "GradtxRunGone": 161}),
+    (overflows_at_the_minimum, {"GradtxLossScaleAtMinimum": 152}),
+    (rolls_back, {"GradtxRolledBack": 151}),
+    (stays_backed_off, {"GradtxBackedOffLong": 210}),
     (lost, {"GradtxLossNotFinite": 155}),
     (infinite, {"GradtxLossNotFinite": 155}),
     (diverges, {"GradtxLossDiverged": 159}),
@@ -845,6 +906,32 @@ def one_bad_step(run):
         run[name][at] = np.nan
     for name in ("nonfinite_updates_total", "skipped_updates_total"):
         run[name] = run[name] + run.after(2.5)
+
+
+def a_few_skips_in_a_row(run):
+    # seven bad batches; the guard backs off to 1/128, and needs 700 good ones
+    at = np.argmax(run.after(2.5))
+    for name in ("skipped_updates_total", "bad_losses_total", "back_offs_total"):
+        run[name] = run[name] + 7 * run.after(2.5)
+    run["consecutive_skips"][at] = 7
+    run["update_factor"][at : at + 7] = 2.0 ** np.arange(-7, 0)
+
+
+def a_few_spikes_in_a_hundred(run):
+    for name in ("skipped_updates_total", "spikes_total"):
+        run[name] = run[name] + np.cumsum(run.after(2.5) * 4.0)
+
+
+def a_factor_that_recovers_late(run):
+    run["update_factor"] = np.where(run.after(2.5, 3.4), 0.5, run["update_factor"])
+
+
+def a_factor_that_comes_back_now_and_then(run):
+    run["update_factor"] = np.where(run.t // MINUTE % 20 == 0, 1.0, 0.5)
+
+
+def an_overflow_at_the_smallest_scale(run):
+    run["loss_scale_at_minimum"][np.argmax(run.after(2.5))] = 1
 
 
 def seldom_bad_steps(run):
@@ -948,6 +1035,11 @@ def end_with_its_target(run):
 
 NEAR = [
     one_bad_step,
+    a_few_skips_in_a_row,
+    a_few_spikes_in_a_hundred,
+    a_factor_that_recovers_late,
+    a_factor_that_comes_back_now_and_then,
+    an_overflow_at_the_smallest_scale,
     seldom_bad_steps,
     an_outlier,
     a_small_rise,
@@ -998,6 +1090,9 @@ def test_a_restart_from_a_checkpoint_with_lower_counters_fires_nothing():
         new[name] = np.floor(new["updates_total"] / 250)
     old["checkpoint_failures_total"] = 2.0 * old.after(0.5)
     assert old["nonfinite_updates_total"][-1] > new["nonfinite_updates_total"][0] > 50
+    # and went back three times, the last of them after the checkpoint was saved
+    old["roll_backs_total"] = 2.0 + old.after(0.5)
+    new["roll_backs_total"] = 2 + 0 * new.t
     assert fired(play(old, new, since=1.0)) == []
 
 
