@@ -6,13 +6,17 @@ import json
 import math
 import pathlib
 import re
+import urllib.request
 
+import jax.numpy as jnp
 import numpy as np
 import promql_parser as promql
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
-from gradtx.telemetry import METRICS
+import gradtx
+from gradtx.telemetry import METRICS, Recorder, prometheus
 from gradtx.telemetry._dashboards import dashboards
 from tests.telemetry._promql import Evaluator, Rules, Storage, labels_of, render
 
@@ -872,6 +876,42 @@ def test_every_alert_is_fired_by_some_fault():
 def test_alerts_without_the_recording_rules_say_so():
     rules = play(Run(hours=1.0), groups=ALERT_GROUPS)
     assert fired(rules) == [("GradtxRulesMissing", "run", 10)]
+
+
+def test_a_guard_and_a_loss_scale_serve_what_their_alerts_and_panels_ask_for():
+    tx = gradtx.dynamic_loss_scaling(
+        gradtx.guarded(gradtx.sgd(1.0), back_off=0.5, roll_back_after=1, raise_after=2),
+        initial=1,
+    )
+    params, bad = jnp.ones(2), jnp.full(2, jnp.nan)
+    state, storage = tx.init(params), Storage()
+    with Recorder([sink := prometheus(port=0)]) as recorder:
+        for i in range(21):  # a quarter of an hour and more, a minute apart
+            if i == 16:
+                for _ in range(2):
+                    _, state = tx.update(bad, state, params)
+            recorder.record(i, state)
+            assert recorder.flush()
+            with urllib.request.urlopen(sink.address, timeout=5) as answer:
+                text = answer.read().decode()
+            for family in text_string_to_metric_families(text):
+                for sample in family.samples:
+                    labels = labels_of(sample.name, job="a", **sample.labels)
+                    storage.add(i * MINUTE, sample.value, labels)
+    evaluator, end = Evaluator(storage), 20 * MINUTE
+    for alert, value in {
+        "GradtxRunExhausted": 1,
+        "GradtxLossScaleAtMinimum": 2,
+        "GradtxRolledBack": 2,
+        "GradtxBackedOffLong": None,  # it was 1 in this half hour
+    }.items():
+        found = evaluator.query(ALERTS[alert]["expr"], end)
+        assert found == ({} if value is None else {labels_of(job="a"): value}), alert
+    panels = _panels(BOARDS["on-call"])
+    names = [panel["title"] for panel in panels]
+    for panel in panels[names.index("Left out by a guard, by kind, in 15 minutes") :]:
+        for target in panel["targets"]:
+            assert evaluator.query(_filled(target["expr"]), end), target["expr"]
 
 
 def test_the_text_of_a_burst_names_the_leaf_if_it_is_known():
