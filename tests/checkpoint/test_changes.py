@@ -65,6 +65,11 @@ def partition(rate, **groups):
             ],
         ),
         (
+            gradtx.chain(gradtx.zero_nans(), ADAM),
+            gradtx.chain(ADAM, gradtx.zero_nans()),
+            ["optimizer links: zero_nans, adam -> adam, zero_nans"],
+        ),
+        (
             gradtx.chain(gradtx.trace(0.9), gradtx.trace(0.5)),
             gradtx.named_chain(("a", gradtx.trace(0.5)), ("b", gradtx.trace(0.9))),
             ["optimizer links: trace, trace_2 -> a, b"],

@@ -32,6 +32,9 @@ _O = "tests/optimizers"
 _T = "tests/transforms"
 _C = "tests/combinators"
 _M = "tests/telemetry"
+_G = "tests/guard"
+_P = "tests/precision"
+_K = "tests/checkpoint"
 
 BUGS = [
     Bug(
@@ -485,8 +488,8 @@ BUGS = [
     ),
     Bug(
         "optimizers/_lion.py",
-        "@transformation(scale_free=True)\ndef scale_by_lion",
-        '@transformation(reach="leaf")\ndef scale_by_lion',
+        "scale_free=True)\ndef scale_by_lion",
+        'reach="leaf")\ndef scale_by_lion',
         "scale_by_lion",
     ),
     Bug(
@@ -598,8 +601,8 @@ BUGS = [
     ),
     Bug(
         "transforms/_clip.py",
-        '@transformation(reach="tree")\ndef clip_by_global_norm',
-        "@transformation\ndef clip_by_global_norm",
+        ', reach="tree")\ndef clip_by_global_norm',
+        ")\ndef clip_by_global_norm",
         "clip_by_global_norm",
     ),
     Bug(
@@ -611,8 +614,8 @@ BUGS = [
     ),
     Bug(
         "transforms/_decay.py",
-        '@transformation(needs={"params"})',
-        "@transformation",
+        ', needs={"params"})\ndef add_decayed_weights',
+        ")\ndef add_decayed_weights",
         "adamw",
     ),
     Bug(
@@ -921,5 +924,90 @@ BUGS = [
         "                self._buffer.popleft()\n            if not",
         "                self._buffer.pop()\n            if not",
         tests=f"{_M}/test_sink.py",
+    ),
+    # guards, loss scaling, checkpoints, the order of links: what keeps a run whole
+    Bug(
+        "guard/_guarded.py",
+        "found(made) | found_new(before, after),",
+        "found(made),",
+        tests=f"{_G}/test_guarded.py",
+    ),
+    Bug(
+        "guard/_guarded.py",
+        "back = bad & (row % roll_back_after == 0)",
+        "back = bad & (row == roll_back_after)",
+        tests=f"{_G}/test_status.py",
+    ),
+    Bug(
+        "guard/_spikes.py",
+        "jnp.where(good, value, window[place])",
+        "value",
+        tests=f"{_G}/test_guarded.py",
+    ),
+    Bug(
+        "guard/_policy.py",
+        "(recovery >= recover_after)",
+        "(recovery > recover_after)",
+        tests=f"{_G}/test_guarded.py",
+    ),
+    Bug(
+        "guard/_snapshot.py",
+        "~agreed([found(now.params)], axis_name)[0]",
+        "jnp.ones_like(due)",
+        tests=f"{_G}/test_snapshot.py",
+    ),
+    Bug(
+        "precision/_scale.py",
+        "grows = good >= rule.interval",
+        "grows = good > rule.interval",
+        tests=f"{_P}/test_scale.py",
+    ),
+    Bug(
+        "precision/_scale.py",
+        "at_min=jnp.where(finite, 0, at_min)",
+        "at_min=at_min",
+        tests=f"{_P}/test_scale.py",
+    ),
+    Bug(
+        "precision/_loss_scaling.py",
+        "finite | stuck if escalates else finite",
+        "finite",
+        tests=f"{_P}/test_loss_scaling.py -k guard",
+    ),
+    Bug(
+        "precision/_gradients.py",
+        "jnp.sum(jnp.abs(working(g)) * 2.0**-32)",
+        "jnp.sum(jnp.abs(working(g)))",
+        tests=f"{_P}/test_loss_scaling.py -k large",
+    ),
+    Bug(
+        "checkpoint/_files.py",
+        "if (size, digest) != (record.size, record.sha256):",
+        "if size != record.size:",
+        tests=f"{_K}/test_verify.py",
+    ),
+    Bug(
+        "checkpoint/_changes.py",
+        "if [*then] != [*now]:",
+        "if {*then} != {*now}:",
+        tests=f"{_K}/test_changes.py",
+    ),
+    Bug(
+        "checkpoint/_manager.py",
+        "step > self._begin)",
+        "step >= self._begin)",
+        tests=f"{_K}/test_manager.py",
+    ),
+    Bug(
+        "core/_stages.py",
+        "if not (rule.holds(a, b) and _meet(a, b)):",
+        "if not rule.holds(a, b):",
+        tests="tests/core/test_stages.py",
+    ),
+    Bug(
+        "core/_stages.py",
+        "told.add((earlier, number))",
+        "told.add((number, earlier))",
+        tests="tests/core/test_stages.py",
     ),
 ]
