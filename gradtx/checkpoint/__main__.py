@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import gradtx.checkpoint as checkpoint
 from gradtx.core import CheckpointError, GradtxError, NoCheckpointError
@@ -34,12 +35,12 @@ def main(arguments: list[str] | None = None) -> int:
             given
         )
     except (GradtxError, OSError, ImportError) as error:
-        print(error, file=sys.stderr)
+        _say(str(error), sys.stderr)
         return 2
 
 
 def _describe(given: argparse.Namespace) -> int:
-    print(checkpoint.describe(_steps(given.path)[0]))
+    _say(checkpoint.describe(_steps(given.path)[0]))
     return 0
 
 
@@ -51,18 +52,24 @@ def _verify(given: argparse.Namespace) -> int:
             manifest = checkpoint.verify(path, key=key, arrays=given.arrays)
         except CheckpointError as error:
             failed += 1
-            print(f"BAD   {path.name}: {error}")
+            _say(f"BAD   {path.name}: {error}")
         else:
             size = sum(file.size for file in manifest.files)
-            print(f"good  {path.name}: {len(manifest.files)} files, {size} bytes")
+            _say(f"good  {path.name}: {len(manifest.files)} files, {size} bytes")
     return int(failed > 0)
 
 
 def _diff(given: argparse.Namespace) -> int:
     changes = checkpoint.diff(_steps(given.path)[0], _steps(given.other)[0])
     for change in changes:
-        print(change)
+        _say(str(change))
     return int(bool(changes))
+
+
+def _say(text: str, where: TextIO | None = None) -> None:
+    """Print a text, with what a file could use to steer a terminal written out."""
+    plain = (c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    print("".join(plain), file=where)
 
 
 def _steps(path: Path) -> list[Path]:

@@ -124,3 +124,11 @@ def test_arrays_that_are_not_numbers_are_shown_by_kind(tmp_path):
     assert "int of int64[]" in text
     assert "float32[0, 2]" in text
     assert "optimizer   none" in text
+
+
+def test_texts_of_a_file_do_not_steer_a_terminal(tmp_path, capsys):
+    checkpoint.save(tmp_path, 1, params={"\x1b[2J\u202e\ud800w": jnp.zeros(1)})
+    assert program.main(["describe", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert text.replace("\n", "").isprintable()
+    assert r"\x1b[2J" in text
