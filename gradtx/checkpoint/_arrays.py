@@ -13,6 +13,9 @@ from gradtx.checkpoint._leaves import Found
 from gradtx.checkpoint._manifest import Leaf
 from gradtx.core import DamagedError, imported
 
+#: The size of a file from which on the next begins: several are hashed at once.
+_FILE = 64 << 20
+
 
 def _checkpointer() -> Any:
     ocp = imported("orbax.checkpoint", "checkpoint")
@@ -34,7 +37,9 @@ def write_arrays(directory: Path, values: Sequence[Any]) -> None:
         return
     try:
         with _checkpointer() as checkpointer:
-            args = imported("orbax.checkpoint", "checkpoint").args.PyTreeSave(numbered)
+            args = imported("orbax.checkpoint", "checkpoint").args.PyTreeSave(
+                numbered, ocdbt_target_data_file_size=_FILE
+            )
             checkpointer.save(directory.absolute(), args=args)
     except ValueError as error:
         # TensorStore reports a full disk as an error of value

@@ -21,8 +21,6 @@ Piece = list[Any]
 def digest(value: Any) -> str:
     """Return the hash of an array's elements, little-endian, in C order."""
     array = np.ascontiguousarray(np.asarray(value))
-    if array.dtype.byteorder == ">":
-        array = array.astype(array.dtype.newbyteorder("<"))
     return hashlib.sha256(array.reshape(-1).view(np.uint8).data).hexdigest()
 
 

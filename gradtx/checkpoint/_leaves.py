@@ -158,6 +158,8 @@ def _stored(value: Any, where: str) -> tuple[str, Any]:
         return f"key:{names[0]}", data
     if isinstance(value, np.ndarray | np.generic):
         value = np.asarray(value)
+        if value.dtype.byteorder == ">":
+            value = value.astype(value.dtype.newbyteorder("="))
     if dtype.name not in DTYPES:
         raise ArgumentError(
             f"{where}: an array of {dtype} cannot be stored. Leave it out, or give it as "

@@ -184,11 +184,12 @@ class Plan:
         items = [item for items in self._listing.trees.values() for item in items]
         with ThreadPoolExecutor(1) as beside:
             hashing = beside.submit(digests, items)
+            values = [item.value for item in items]
             with encrypted(self._cipher, temporary / ARRAYS) as arrays:
-                write_arrays(arrays, [item.value for item in items])
+                write_arrays(arrays, values)
                 own = hashing.result()
                 if self._cipher is not None:  # later they can be read no more
-                    read_back(arrays, _hashed(items, [own]))
+                    read_back(arrays, _hashed(items, [own]), values)
         if jax.process_count() > 1:
             write_new(temporary / _part(jax.process_index()), canonical(own))
         barrier(f"{temporary} written")
@@ -202,7 +203,7 @@ class Plan:
                 os.unlink(file)
         leaves = _hashed(items, parts)
         if self._cipher is None:
-            read_back(temporary / ARRAYS, leaves)
+            read_back(temporary / ARRAYS, leaves, values)
         rest = iter(leaves)
         trees = {
             name: tuple(next(rest) for _ in found)

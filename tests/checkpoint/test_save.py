@@ -148,3 +148,11 @@ def test_errors_name_leaves_and_no_values(tmp_path):
     with pytest.raises(gradtx.MismatchError) as caught:
         checkpoint.restore(tmp_path, params={"w": jnp.full(3, secret)})
     assert str(secret)[:5] not in str(caught.value)
+
+
+def test_numbers_of_either_byte_order_come_back(tmp_path):
+    tree = {"w": np.array([1.5, -2.0], ">f4"), "n": np.array([3, 4], "<i2")}
+    save(tmp_path, 1, params=tree)
+    back = checkpoint.restore(tmp_path, params=tree)["params"]
+    assert back["w"].tolist() == [1.5, -2.0]
+    assert back["n"].tolist() == [3, 4]
