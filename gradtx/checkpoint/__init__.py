@@ -13,13 +13,13 @@ from gradtx.checkpoint._cipher import (
 from gradtx.checkpoint._manager import (
     Manager as Manager,
 )
-from gradtx.checkpoint._manifest import (
+from gradtx.checkpoint._migrate import (
+    migration as migration,
+)
+from gradtx.checkpoint._records import (
     Leaf as Leaf,
     Manifest as Manifest,
     StateRecord as StateRecord,
-)
-from gradtx.checkpoint._migrate import (
-    migration as migration,
 )
 from gradtx.checkpoint._restore import (
     Restored as Restored,

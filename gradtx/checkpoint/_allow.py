@@ -13,7 +13,7 @@ from gradtx.checkpoint._changes import (
     shown,
 )
 from gradtx.checkpoint._leaves import Listing
-from gradtx.checkpoint._manifest import Manifest
+from gradtx.checkpoint._records import Manifest
 from gradtx.core import (
     ArgumentError,
     GradientTransformation,

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from gradtx.checkpoint._leaves import Found
-from gradtx.checkpoint._manifest import Leaf
+from gradtx.checkpoint._records import Leaf
 from gradtx.core import DamagedError, imported
 
 #: The size of a file from which on the next begins: several are hashed at once.

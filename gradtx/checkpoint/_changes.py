@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from gradtx.checkpoint._leaves import Listing
-from gradtx.checkpoint._manifest import Leaf, Manifest, StateRecord
+from gradtx.checkpoint._records import Leaf, Manifest, StateRecord
 from gradtx.core import (
     DescriptionError,
     build,

@@ -11,7 +11,7 @@ import numpy as np
 
 from gradtx.checkpoint._files import in_threads
 from gradtx.checkpoint._leaves import Found, is_here
-from gradtx.checkpoint._manifest import Leaf, digest_of_pieces
+from gradtx.checkpoint._records import Leaf, digest_of_pieces
 from gradtx.core import DamagedError
 
 #: `[[start, stop], …]` by dimension, and the hash of that part of an array.

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gradtx.checkpoint._manifest import DTYPES, Leaf, StateRecord
+from gradtx.checkpoint._records import DTYPES, Leaf, StateRecord
 from gradtx.core import (
     ArgumentError,
     Role,

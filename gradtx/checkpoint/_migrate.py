@@ -11,7 +11,7 @@ import numpy as np
 
 from gradtx.checkpoint._changes import Change, leaf_text
 from gradtx.checkpoint._leaves import COPY, Found, Listing, name_in
-from gradtx.checkpoint._manifest import Leaf, Manifest, StateRecord
+from gradtx.checkpoint._records import Leaf, Manifest, StateRecord
 from gradtx.core import ArgumentError, MismatchError
 
 #: The arrays of each field of a state, by their paths below the field; `""` for a

@@ -11,7 +11,7 @@ import numpy as np
 from gradtx.checkpoint._digest import is_same
 from gradtx.checkpoint._files import in_threads
 from gradtx.checkpoint._leaves import is_here
-from gradtx.checkpoint._manifest import Leaf
+from gradtx.checkpoint._records import Leaf
 from gradtx.core import CheckpointError, imported
 
 

@@ -17,7 +17,7 @@ from gradtx.checkpoint._changes import Change, shown, tree_changes
 from gradtx.checkpoint._cipher import Cipher, decrypted
 from gradtx.checkpoint._digest import check_leaves
 from gradtx.checkpoint._leaves import Found, Listing, listed
-from gradtx.checkpoint._manifest import ARRAYS, NAME, Leaf, Manifest
+from gradtx.checkpoint._manifest import ARRAYS, NAME
 from gradtx.checkpoint._migrate import (
     Source,
     matched,
@@ -25,6 +25,7 @@ from gradtx.checkpoint._migrate import (
     outdated,
     sources_of,
 )
+from gradtx.checkpoint._records import Leaf, Manifest
 from gradtx.checkpoint._save import check_key
 from gradtx.checkpoint._steps import is_step, step_path
 from gradtx.checkpoint._verify import check_cipher, latest_good, verify

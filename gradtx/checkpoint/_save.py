@@ -29,9 +29,10 @@ from gradtx.checkpoint._files import (
 )
 from gradtx.checkpoint._json import LONGEST, canonical, parsed
 from gradtx.checkpoint._leaves import Found, Listing, counters, listed
-from gradtx.checkpoint._manifest import ARRAYS, NAME, Leaf, Manifest, sealed, unsealed
+from gradtx.checkpoint._manifest import ARRAYS, NAME, sealed, unsealed
 from gradtx.checkpoint._processes import agree, barrier, is_first
 from gradtx.checkpoint._read_back import read_back
+from gradtx.checkpoint._records import Leaf, Manifest
 from gradtx.checkpoint._steps import WRITING, hidden_path, step_path
 from gradtx.core import (
     ArgumentError,

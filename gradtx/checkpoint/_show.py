@@ -13,7 +13,8 @@ from gradtx.checkpoint._changes import (
     leaf_text,
     optimizer_changes,
 )
-from gradtx.checkpoint._manifest import Manifest, is_signed, read_manifest
+from gradtx.checkpoint._manifest import is_signed, read_manifest
+from gradtx.checkpoint._records import Manifest
 
 
 def describe(path: str | os.PathLike[str]) -> str:

@@ -15,7 +15,8 @@ from gradtx.checkpoint._cipher import Cipher, decrypted
 from gradtx.checkpoint._digest import check_leaves
 from gradtx.checkpoint._files import check_files, files_below
 from gradtx.checkpoint._leaves import Found
-from gradtx.checkpoint._manifest import ARRAYS, NAME, Manifest, read_manifest
+from gradtx.checkpoint._manifest import ARRAYS, NAME, read_manifest
+from gradtx.checkpoint._records import Manifest
 from gradtx.checkpoint._steps import is_step, steps
 from gradtx.core import ArgumentError, DamagedError, NoCheckpointError
 

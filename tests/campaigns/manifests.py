@@ -26,7 +26,8 @@ from typing import Any
 from gradtx import checkpoint
 from gradtx.checkpoint import Leaf, Manifest, StateRecord
 from gradtx.checkpoint._files import FileRecord
-from gradtx.checkpoint._manifest import digest_of_pieces, sealed, unsealed
+from gradtx.checkpoint._manifest import sealed, unsealed
+from gradtx.checkpoint._records import digest_of_pieces
 from gradtx.core import DamagedError, GradtxError
 from tests.campaigns._figures import Figures, options, report, total
 from tests.campaigns._mutations import Mutations

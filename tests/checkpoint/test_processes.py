@@ -14,7 +14,7 @@ import pytest
 
 import gradtx
 from gradtx import checkpoint
-from gradtx.checkpoint import _manifest
+from gradtx.checkpoint import _manifest, _records
 from tests.checkpoint import _worker
 
 SECONDS = 120
@@ -114,7 +114,7 @@ def test_a_piece_that_was_changed_is_found(run, monkeypatch):
     leaf = manifest.trees["params"][number]
     pieces = ((leaf.pieces[0][0], "0" * 64), *leaf.pieces[1:])
     object.__setattr__(leaf, "pieces", pieces)
-    object.__setattr__(leaf, "sha256", _manifest.digest_of_pieces(pieces))
+    object.__setattr__(leaf, "sha256", _records.digest_of_pieces(pieces))
     monkeypatch.setattr("gradtx.checkpoint._verify.read_manifest", lambda *_: manifest)
     with pytest.raises(gradtx.DamagedError, match=r"params\['w'\]: the elements"):
         checkpoint.restore(run, params=_worker.params(jax.devices()[:1]))
