@@ -15,20 +15,22 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.extend.core import find_top_trace
 from jax.sharding import SingleDeviceSharding
 
 from gradtx.core._errors import GradtxError
 
 #: What `jit` takes besides arrays, and traces.
 _NUMBERS = (np.ndarray, np.generic, bool, int, float, complex)
-#: The type of the trace under which operations run at once.
-_EAGER = type(find_top_trace(()))
+#: The name of the type of trace under which operations run at once.
+_EAGER = "EvalTrace"
 
 
 def is_traced() -> bool:
     """Say whether this code runs under `jit`, `grad`, `vmap` or any other trace."""
-    return type(find_top_trace(())) is not _EAGER
+    # not when gradtx is imported: it loads Pallas, a seventh of all the time
+    from jax.extend.core import find_top_trace
+
+    return type(find_top_trace(())).__name__ != _EAGER
 
 
 def is_concrete(tree: Any) -> bool:

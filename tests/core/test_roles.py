@@ -39,10 +39,10 @@ def test_links_of_a_chain_are_inner_states():
 def test_roles_say_the_truth():
     params = {"w": jnp.ones((3, 2), jnp.bfloat16), "b": jnp.ones(2)}
     tx = gradtx.chain(
+        gradtx.apply_if_finite(gradtx.identity(), 2),
         gradtx.add_noise(0.1, 0.5, key=0),
         gradtx.zero_nans(),
         gradtx.accumulate(gradtx.adamw(gradtx.schedules.constant_schedule(0.1)), 2),
-        gradtx.apply_if_finite(gradtx.identity(), 2),
     )
 
     def check(state):
