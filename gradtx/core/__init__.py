@@ -16,7 +16,10 @@ from gradtx.core._basic import (
     stateless as stateless,
     stateless_with_tree_map as stateless_with_tree_map,
 )
-from gradtx.core._branch import update_if as update_if
+from gradtx.core._branch import (
+    typed_like as typed_like,
+    update_if as update_if,
+)
 from gradtx.core._call import (
     Call as Call,
     dtype_of as dtype_of,

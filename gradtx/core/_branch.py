@@ -73,7 +73,7 @@ def update_if(
         given = updates if prepare is None else prepare(updates)
         made, after = inner.update(given, state, params, **extra)
         made = each(lambda tree: hide(moving, tree), made)
-        made, after = _typed_like((shown, state), (made, after))
+        made, after = typed_like((shown, state), (made, after))
         # zeros are the same on all devices: updates may be, though gradients are not
         made = made if else_zero else varying_like(shown, made)
         return made, varying_like(state, after)
@@ -90,8 +90,11 @@ def update_if(
     return each(lambda tree: reveal(moving, tree, updates), made), after
 
 
-def _typed_like(old: Any, new: Any) -> Any:
-    """Return `new` in the dtypes of `old`, where they have one structure."""
+def typed_like(old: Any, new: Any) -> Any:
+    """Return `new` in the dtypes of `old`, where they have one structure.
+
+    The states of foreign links drift: what was float32 comes back as another dtype.
+    """
     if jax.tree.structure(old) != jax.tree.structure(new):
         return new
     return jax.tree.map(_typed, old, new)

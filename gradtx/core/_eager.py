@@ -27,10 +27,15 @@ _EAGER = "EvalTrace"
 
 def is_traced() -> bool:
     """Say whether this code runs under `jit`, `grad`, `vmap` or any other trace."""
+    return type(_find_top_trace()(())).__name__ != _EAGER
+
+
+@functools.cache
+def _find_top_trace() -> Callable[[Any], Any]:
     # not when gradtx is imported: it loads Pallas, a seventh of all the time
     from jax.extend.core import find_top_trace
 
-    return type(find_top_trace(())).__name__ != _EAGER
+    return find_top_trace
 
 
 def is_concrete(tree: Any) -> bool:

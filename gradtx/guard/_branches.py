@@ -24,13 +24,6 @@ def alike(ways: Sequence[Callable[[], Any]]) -> list[Callable[[], Any]]:
     return [lambda way=way: functools.reduce(typed, types, way()) for way in ways]
 
 
-def typed_like(old: Any, new: Any) -> Any:
-    """Return a new state in the dtypes of the old: those of foreign links drift."""
-    if jax.tree.structure(old) != jax.tree.structure(new):
-        return new
-    return jax.tree.map(_typed, old, new)
-
-
 def shown_finite(updates: Any) -> Any:
     """Return updates with 0 for what is not finite."""
     shown = lambda u: jnp.where(jnp.isfinite(u), u, 0) if bits(u) else u
@@ -49,10 +42,3 @@ def scaled(updates: Any, factor: jax.Array) -> Any:
         return jnp.where(factor == 1, u, cast(times, dtype_of(u)))
 
     return jax.tree.map(leaf, updates)
-
-
-def _typed(old: Any, new: Any) -> Any:
-    dtype = dtype_of(old)
-    if jnp.issubdtype(dtype, jax.dtypes.extended) or dtype_of(new) == dtype:
-        return jnp.asarray(new)
-    return cast(new, dtype)

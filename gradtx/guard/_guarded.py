@@ -20,11 +20,12 @@ from gradtx.core import (
     dtype_of,
     safe_increment,
     transformation,
+    typed_like,
     varying_like,
     zero_count,
     zero_norm,
 )
-from gradtx.guard._branches import alike, scaled, shown_finite, typed_like
+from gradtx.guard._branches import alike, scaled, shown_finite
 from gradtx.guard._policy import (
     check_alone,
     check_back_off,
