@@ -43,9 +43,14 @@ def labels_of(name: str = "", **labels: str) -> Labels:
 
 
 class Storage:
-    """Series in memory: for each set of labels, samples in order of time."""
+    """Series in memory: for each set of labels, samples in order of time.
 
-    def __init__(self):
+    Args:
+      closed: whether a sample at `t - range` is inside, as in Prometheus 2.
+    """
+
+    def __init__(self, closed: bool = False):
+        self.closed = closed
         self.names: dict[str, dict[Labels, tuple[list[float], list]]] = {}
         self.size = 0
 
@@ -299,12 +304,14 @@ class Evaluator:
     def _VectorSelector(self, node) -> Compiled:
         assert node.at is None, "@"
         wanted, name, offset = _wanted(node), node.name or "", _seconds(node.offset)
+        begins = operator.ge if self.storage.closed else operator.gt
 
         def evaluate(t):
             result, now = {}, t - offset
             for labels, times, values in self.storage.series(wanted, name):
                 at = bisect.bisect_right(times, now) - 1
-                if at >= 0 and times[at] > now - LOOKBACK and values[at] is not None:
+                there = at >= 0 and begins(times[at], now - LOOKBACK)
+                if there and values[at] is not None:
                     result[labels] = values[at]
             return result
 
@@ -318,11 +325,12 @@ class Evaluator:
         assert selector.at is None, "@"
         wanted, name = _wanted(selector), selector.name or ""
         offset = _seconds(selector.offset)
+        begin = bisect.bisect_left if self.storage.closed else bisect.bisect_right
 
         def evaluate(t):
             matrix, end = [], t - offset
             for labels, times, values in self.storage.series(wanted, name):
-                low = bisect.bisect_right(times, end - span)
+                low = begin(times, end - span)
                 high = bisect.bisect_right(times, end)
                 inside, at = values[low:high], times[low:high]
                 if None in inside:
@@ -647,9 +655,20 @@ class Rules:
                 self.history.append(alert)
 
 
+def _plain(value: float) -> str:
+    """Return a number as Go prints it; those of 1e17 and more look otherwise there."""
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "+Inf" if value > 0 else "-Inf"
+    return repr(value).removesuffix(".0")
+
+
 def _humanize(value: float) -> str:
-    if value == 0 or math.isnan(value) or math.isinf(value):
-        return f"{value:.4g}"
+    if math.isnan(value) or math.isinf(value):
+        return _plain(value)
+    if value == 0:
+        return "0"
     prefixes, index = "yzafpnum kMGTPEZY", 8
     scaled = abs(value)
     while scaled >= 1000 and index < 16:
@@ -710,7 +729,7 @@ def render(
         name, *filters = (part.strip() for part in inside.split("|"))
         assert name == "$value", f"unknown in a template: {inside}"
         if not filters:
-            return f"{value:g}"
+            return _plain(value)
         (only,) = filters
         return FILTERS[only](value)
 
