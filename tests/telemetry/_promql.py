@@ -22,6 +22,7 @@ import itertools
 import math
 import operator
 import re
+import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -723,11 +724,12 @@ def render(
         return before + dict(next(iter(vector)))[wanted] + after
 
     def fill(found: re.Match) -> str:
-        inside = found[1].strip()
-        if inside.startswith("$labels."):
-            return labels.get(inside.removeprefix("$labels."), "")
-        name, *filters = (part.strip() for part in inside.split("|"))
-        assert name == "$value", f"unknown in a template: {inside}"
+        name, *filters = (part.strip() for part in found[1].split("|"))
+        if name.startswith("$labels."):
+            text = labels.get(name.removeprefix("$labels."), "")
+            assert filters in ([], ["urlquery"]), filters
+            return urllib.parse.quote_plus(text) if filters else text
+        assert name == "$value", f"unknown in a template: {name}"
         if not filters:
             return _plain(value)
         (only,) = filters

@@ -492,6 +492,8 @@ def test_a_recorded_series_ends_when_its_source_does():
     ("template", "expected"),
     [
         ("{{ $labels.job }} is at {{ $value }}", "run is at 7384.5"),
+        ("{{ $labels.job | urlquery }}", "run"),
+        ("{{ $labels.path | urlquery }}", "w%2Fb+%26c"),
         ("{{ $value | humanize }}", "7.385k"),
         ("{{ $value | humanizeDuration }}", "2h 3m 4s"),
         ("{{ $value | humanizePercentage }}", "7.384e+05%"),
@@ -501,7 +503,7 @@ def test_a_recorded_series_ends_when_its_source_does():
 )  # fmt: skip
 def test_templates(template, expected):
     evaluator = Evaluator(_store([1], job="run", path="w/b"))
-    found = render(template, {"job": "run"}, 7384.5, evaluator, 0)
+    found = render(template, {"job": "run", "path": "w/b &c"}, 7384.5, evaluator, 0)
     assert found == expected
 
 
@@ -713,6 +715,13 @@ def overflows_at_the_minimum(run):
     run["loss_scale"] = np.where(run.after(2.5), 1.0, run["loss_scale"])
 
 
+def overflows_often(run):
+    # every tenth step, for good: the scale halves, but never down to its smallest
+    bad = np.cumsum(run.after(2.5) * 12.0)
+    name = "loss_scale_overflows_total"
+    run[name] = run[name] + bad
+
+
 def lost(run):
     run["loss"] = np.where(run.after(2.5), np.nan, run["loss"])
 
@@ -825,6 +834,7 @@ MUST = [
     (overflows_at_the_minimum, {"GradtxLossScaleAtMinimum": 152}),
     (rolls_back, {"GradtxRolledBack": 151}),
     (stays_backed_off, {"GradtxBackedOffLong": 210}),
+    (overflows_often, {"GradtxOverflowBurst": 154}),
     (lost, {"GradtxLossNotFinite": 155}),
     (infinite, {"GradtxLossNotFinite": 155}),
     (diverges, {"GradtxLossDiverged": 159}),
@@ -974,6 +984,19 @@ def an_overflow_at_the_smallest_scale(run):
     run["loss_scale_at_minimum"][np.argmax(run.after(2.5))] = 1
 
 
+def a_scale_that_grows_soon(run):
+    # an overflow in 30 steps
+    run["loss_scale_overflows_total"] = np.floor(run["step"] / 30)
+
+
+def a_scale_that_is_found_slowly(run):
+    # two overflows a minute at a step in 30 seconds, in the first ten minutes
+    for name in ("step", "updates_total"):
+        run[name] = np.floor(run[name] / 60)
+    age = run.t - run.t[0]
+    run["loss_scale_overflows_total"] = np.minimum(age / 30, 20)
+
+
 def seldom_bad_steps(run):
     # half a percent of the updates: half precision while a loss scale grows
     run["nonfinite_updates_total"] = np.floor(run["updates_total"] / 200)
@@ -1080,6 +1103,8 @@ NEAR = [
     a_factor_that_recovers_late,
     a_factor_that_comes_back_now_and_then,
     an_overflow_at_the_smallest_scale,
+    a_scale_that_grows_soon,
+    a_scale_that_is_found_slowly,
     seldom_bad_steps,
     an_outlier,
     a_small_rise,
