@@ -25,7 +25,12 @@ from gradtx.core import (
     slashed,
 )
 from gradtx.telemetry._links import Acts, Around, Step
-from gradtx.telemetry._table import html_table, text_table
+from gradtx.telemetry._table import (
+    broken_call,
+    broken_line,
+    html_table,
+    text_table,
+)
 from gradtx.telemetry._walk import walk
 
 _HEADER = ("leaf", "shape", "dtype", "group", "learning rate", "weight decay", "links")
@@ -100,25 +105,29 @@ class Explanation:
         )
 
     def __str__(self) -> str:
-        rows, below = self._table()
-        parts = [self.optimizer, text_table(_HEADER, rows), "\n".join(below)]
+        header, rows, below = self._table()
+        top = broken_call(self.optimizer)
+        parts = [top, text_table(header, rows), "\n".join(below)]
         return "\n\n".join(part for part in parts if part)
 
     def _repr_html_(self) -> str:
-        rows, below = self._table()
-        return html_table(self.optimizer, _HEADER, rows, notes=below)
+        header, rows, below = self._table()
+        return html_table(self.optimizer, header, rows, notes=below)
 
-    def _table(self) -> tuple[list[list[str]], list[str]]:
-        """Return the rows, and below them the lists of links that they refer to."""
+    def _table(self) -> tuple[list[str], list[list[str]], list[str]]:
+        """Return columns, rows, and below them the lists of links that they refer to.
+
+        Columns in which nothing stands are left out.
+        """
         kinds: dict[tuple[str, ...], str] = {}
         for leaf in self.leaves:
             kinds.setdefault(leaf.links, f"({len(kinds) + 1})")
         rows = [_cells(leaf, kinds[leaf.links]) for leaf in self.leaves]
-        below = [
-            f"{mark} {_grouped(names) if names else 'the gradient, as it is'}"
-            for names, mark in kinds.items()
-        ]
-        return rows, [*below, *(f"note: {note}" for note in self.notes)]
+        used = [any(column) for column in zip(*rows, strict=True)] or [True] * 7
+        rows = [list(itertools.compress(row, used)) for row in rows]
+        below = [_grouped(mark, names) for names, mark in kinds.items()]
+        notes = [f"note: {note}" for note in self.notes]
+        return list(itertools.compress(_HEADER, used)), rows, [*below, *notes]
 
 
 def explain(tx: Link, params: Params) -> Explanation:
@@ -223,14 +232,21 @@ def _coupled(steps: Sequence[Step], decaying: Sequence[int]) -> bool | None:
     return not all(step.scales or step.decays for step in later)
 
 
-def _grouped(names: Sequence[str]) -> str:
+def _grouped(mark: str, names: Sequence[str]) -> str:
     """Print links in order, those inside the same wrappers together."""
-    runs = itertools.groupby(names, lambda name: name.partition(_INSIDE)[2])
-    made = []
-    for around, run in runs:
-        inside = " → ".join(name.partition(_INSIDE)[0] for name in run)
-        made.append(f"inside {around} [{inside}]" if around else inside)
-    return " → ".join(made)
+    if not names:
+        return f"{mark} the gradient, as it is"
+    parts = []
+    for around, run in itertools.groupby(names, lambda x: x.partition(_INSIDE)[2]):
+        arrow = " → " if parts else " "
+        inside = [name.partition(_INSIDE)[0] for name in run]
+        if around:
+            wrappers = [f"inside {call}" for call in around.split(_INSIDE)]
+            parts += [f"{arrow}{wrappers[0]}", *(f" {x}" for x in wrappers[1:])]
+            inside[0], arrow = f"[{inside[0]}", " "
+            inside[-1] += "]"
+        parts += [f"{arrow}{inside[0]}", *(f" → {name}" for name in inside[1:])]
+    return broken_line([f"{mark}{parts[0]}", *parts[1:]])
 
 
 def _shown(step: Step) -> str:
@@ -263,7 +279,7 @@ def _unscaled(leaves: Sequence[ExplainedLeaf]) -> list[str]:
     if loose:
         lines.append(
             f"no learning rate acts on {_some(loose)}: an update that nothing turns "
-            "around goes uphill"
+            "around goes uphill. Freeze them, or give them a learning rate"
         )
     if uphill:
         lines.append(
@@ -290,7 +306,12 @@ def _moved(found: dict[str, Acts]) -> list[str]:
 
 def _some(paths: Sequence[str]) -> str:
     shown = ", ".join(map(repr, paths[:3]))
-    return shown if len(paths) <= 3 else f"{shown} and {len(paths) - 3} more leaves"
+    more = len(paths) - 3
+    return (
+        f"{shown} and {more} more lea{'f' if more == 1 else 'ves'}"
+        if more > 0
+        else shown
+    )
 
 
 def _cells(leaf: ExplainedLeaf, mark: str) -> list[str]:

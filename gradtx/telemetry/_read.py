@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -117,12 +117,31 @@ def named(collected: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in _observed(seen, path if several else ""):
             found[str(name)] = value
     for metric, values in arrays["readings"].items():
+        places = _places(values, list(arrays["observers"]))
         for path, value in values.items():
-            name = Name(metric, path if len(values) > 1 else "")
+            name = Name(metric, places[path] if len(values) > 1 else "")
             found[str(name)] = _plain(value)
     order = {metric: i for i, metric in enumerate(METRICS)}
     place = lambda item: order.get(parse(item[0]).metric, len(order))
     return dict(sorted(found.items(), key=place))
+
+
+def _places(paths: Iterable[str], observers: Sequence[str]) -> dict[str, str]:
+    """Return for each path of a field that by which moments beside it are called.
+
+    They are called by their place in what is observed, with that of the observer in
+    front where there are several. A path remains where two would become the same.
+    """
+    made = {}
+    for path in paths:
+        made[path] = path
+        for observer in sorted(observers, key=len):  # the innermost one counts
+            inside = ".".join(filter(None, (observer, "inner_state")))
+            if path.startswith((f"{inside}.", f"{inside}[")):
+                rest = path.removeprefix(inside)
+                front = observer if len(observers) > 1 else ""
+                made[path] = f"{front}{rest}" if front else rest.removeprefix(".")
+    return made if len({*made.values()}) == len(made) else {path: path for path in made}
 
 
 def _observed(seen: Mapping[str, Any], path: str) -> Iterator[tuple[Name, Any]]:

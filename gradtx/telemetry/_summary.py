@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from gradtx.core import (
     fields,
     shape_of,
 )
-from gradtx.telemetry._table import html_table, show_bytes, text_table
+from gradtx.telemetry._table import broken_call, html_table, show_bytes, text_table
 
 _HEADER = ("field", "state", "role", "dtype", "arrays", "elements", "size", "B/param")
 _RIGHT = ("arrays", "elements", "size", "B/param", "per device")
@@ -102,7 +102,9 @@ class Summary:
         }
 
     def __str__(self) -> str:
-        return f"{self.optimizer}\n\n{text_table(*self._table(), _RIGHT)}"
+        header, rows = self._table()
+        table = text_table(*_by_state(header, rows), _RIGHT)
+        return f"{broken_call(self.optimizer)}\n\n{table}"
 
     def _repr_html_(self) -> str:
         return html_table(self.optimizer, *self._table(), _RIGHT)
@@ -121,6 +123,22 @@ class Summary:
         parts = [*self.rows, None, total, self.params, self.gradients]
         cells = [[] if row is None else _cells(row, spread) for row in parts]
         return [*_HEADER, *(["per device"] if spread else [])], cells
+
+
+def _by_state(
+    header: list[str], rows: list[list[str]]
+) -> tuple[list[str], list[list[str]]]:
+    """Return a narrower table: fields of one state stand below its path and class."""
+    made, last = [], ""
+    for row in rows:
+        path, state, *cells = row or ("", "")
+        place, _, name = path.rpartition(".")
+        above = f"{place} ({state})" if place else state
+        if state and above != last:
+            made.append([above])
+        made.append([f"  {name}" if state else path, *cells] if row else [])
+        last = above
+    return [header[0], *header[2:]], made
 
 
 def summary(tx: Link, params: Params) -> Summary:
@@ -152,7 +170,14 @@ def summary(tx: Link, params: Params) -> Summary:
         for field in fields(state)
     ]
     held = beside.laid_out(params)
-    trained = [(x, s) for x, s in held if jnp.issubdtype(dtype_of(x), jnp.inexact)]
+    # gradients are of one of the two sets of `lookahead`
+    pairs = tx.traits.form == "pairs" and hasattr(params, "slow")
+    moved: Any = cast(Any, params)._replace(slow=()) if pairs else params
+    trained = [
+        (x, s)
+        for x, s in beside.laid_out(moved)
+        if jnp.issubdtype(dtype_of(x), jnp.inexact)
+    ]
     return Summary(
         optimizer=repr(tx),
         rows=tuple(row for row in rows if row.arrays),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import html
+import itertools
 from collections.abc import Sequence
 
+#: Columns that most terminals show.
+WIDTH = 88
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -15,13 +18,16 @@ def text_table(
 
     Args:
       header: names of the columns.
-      rows: cells, as many in each row as there are columns. A row of no cells is a rule.
+      rows: cells, as many in each row as there are columns. A row of no cells is a rule,
+        one of a single cell a heading, which may be longer than its column.
       right: names of the columns that are aligned to the right.
     """
-    full = [header, *(row for row in rows if row)]
+    full = [header, *(row for row in rows if len(row) == len(header))]
     widths = [max(map(len, column)) for column in zip(*full, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
+        if len(cells) < len(header):
+            return " ".join(cells)
         placed = [
             cell.rjust(width) if name in right else cell.ljust(width)
             for name, cell, width in zip(header, cells, widths, strict=True)
@@ -31,6 +37,55 @@ def text_table(
     rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
     body = [line(row) if row else rule for row in rows]
     return "\n".join([line(header), rule, *body])
+
+
+def broken_call(text: str, indent: int = 0) -> str:
+    """Return a call as one line, or with one argument to a line where that is too wide.
+
+    Args:
+      text: the call, as `repr` prints it.
+      indent: spaces in front of the lines that follow the first.
+    """
+    pairs = [] if indent + len(text) <= WIDTH else _brackets(text)
+    if not pairs:
+        return text
+    cuts = max(pairs, key=lambda cuts: cuts[-1] - cuts[0])
+    parts = [text[a + 1 : b].strip() for a, b in itertools.pairwise(cuts)]
+    inner = " " * (indent + 2)
+    lines = [f"{inner}{broken_call(part, indent + 2)}," for part in parts if part]
+    head, tail = text[: cuts[0] + 1], text[cuts[-1] :]
+    return "\n".join([head, *lines, " " * indent + tail]) if lines else text
+
+
+def _brackets(text: str) -> list[list[int]]:
+    """Return where each outer pair of brackets opens, has commas, and closes."""
+    pairs, depth, quote = [], 0, ""
+    for i, mark in enumerate(text):
+        if quote:
+            # a quote after a backslash ends no string
+            quote = "" if mark == quote and text[i - 1] != "\\" else quote
+        elif mark in "'\"":
+            quote = mark
+        elif mark in "([{":
+            pairs += [] if depth else [[i]]
+            depth += 1
+        elif mark in ")]}" and depth:
+            depth -= 1
+            if not depth:
+                pairs[-1].append(i)
+        elif mark == "," and depth == 1:
+            pairs[-1].append(i)
+    return [] if depth else pairs
+
+
+def broken_line(parts: Sequence[str]) -> str:
+    """Return parts of a line, each with its space in front, broken where too wide."""
+    lines = [""]
+    for part in parts:
+        if len(lines[-1]) + len(part) > WIDTH and lines[-1]:
+            lines.append("   ")
+        lines[-1] += part
+    return "\n".join(lines)
 
 
 def html_table(

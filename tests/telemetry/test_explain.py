@@ -12,6 +12,7 @@ import pytest
 import gradtx as g
 from gradtx import testing
 from gradtx.telemetry._explain import explain
+from gradtx.telemetry._table import broken_call
 
 CATALOGUE = testing.catalogue()
 KERNEL = g.path_matches("kernel")
@@ -309,6 +310,38 @@ def test_patterns_that_match_nothing_are_named():
     assert "note: 'encoder' matched nothing" in str(explain(tx, PARAMS))
 
 
+def test_columns_that_say_nothing_are_left_out():
+    header = str(explain(g.sgd(0.1), PARAMS)).splitlines()[2].split()
+    assert header == ["leaf", "shape", "dtype", "learning", "rate", "links"]
+    assert "group" in str(explain(MADE["groups"](0.01), PARAMS))
+    assert "weight decay" in str(explain(g.adamw(0.01), PARAMS))
+
+
+def test_long_optimizers_and_links_are_broken():
+    schedule = g.warmup_cosine_decay_schedule(0.0, 1e-3, 10, 100)
+    inner = g.chain(g.clip_by_global_norm(1.0), g.adamw(schedule, weight_decay=0.1))
+    tx = g.observe(g.accumulate(inner, every=4), every=10, per_leaf=True)
+    shown = str(explain(tx, PARAMS))
+    top, _, below = shown.split("\n\n")
+    assert max(map(len, shown.splitlines())) <= 88
+    assert top.splitlines()[:3] == ["observe(", "  accumulate(", "    chain("]
+    assert eval(top, {**vars(g)}) == tx, "it is still the call"
+    joined = " ".join(line.strip() for line in below.splitlines())
+    assert joined == (
+        "(1) inside accumulate(every=4) inside observe(every=10, per_leaf=True) "
+        "[clip_by_global_norm(1.0) → scale_by_adam() → add_decayed_weights(0.1) → "
+        "scale_by_learning_rate(warmup_cosine_decay_schedule(0.0, 0.001, 10, 100))]"
+    )
+
+
+def test_brackets_in_strings_break_no_call():
+    text = f"f('(,', \"it's [\", x={{'a': (1, 2)}}) & ~g('{'y' * 60}', [1, 2, 3])"
+    lines = broken_call(text).splitlines()
+    assert lines[0] == "f('(,', \"it's [\", x={'a': (1, 2)}) & ~g("
+    assert [line.strip() for line in lines[1:]] == [f"'{'y' * 60}',", "[1, 2, 3],", ")"]
+    assert broken_call("f((" + "x" * 90) == "f((" + "x" * 90
+
+
 def test_leaves_that_go_uphill_are_named():
     (note,) = explain(g.masked(g.adam(0.1), g.path_matches("enc")), PARAMS).notes
     assert note.startswith(
@@ -316,6 +349,7 @@ def test_leaves_that_go_uphill_are_named():
     )
     tx = g.chain(g.scale_by_adam(), g.scale(0.1))
     found = explain(tx, PARAMS)
+    assert note.endswith("Freeze them, or give them a learning rate")
     assert found["embed"].learning_rate == -0.1
     assert found.notes[0].endswith("and 2 more leaves is negative: it goes uphill")
     assert explain(g.cocob(), PARAMS).notes == ()
@@ -344,7 +378,7 @@ def test_is_plain_data_and_a_table():
     assert data["leaves"][0]["path"] == "embed"
     assert data["leaves"][0]["frozen"] is True
     lines = str(found).splitlines()
-    header = lines[2]
+    header = next(line for line in lines if line.startswith("leaf "))
     row = next(line for line in lines if line.startswith("embed"))
     assert row[header.index("group") :].startswith("still")
     assert row[header.index("learning rate") :].startswith("frozen")

@@ -217,6 +217,41 @@ def test_two_rates_are_told_apart_by_their_fields():
     assert all(parse(name).field for name in found)
 
 
+def _fields_of(tx, metric):
+    found = map(parse, telemetry.names(tx, {"w": jnp.ones((4, 4)), "b": jnp.ones(3)}))
+    return [name.field for name in found if name.metric == metric]
+
+
+def test_fields_of_rates_are_called_as_those_of_moments_beside_them():
+    both = {"a": gradtx.sgd(0.1, momentum=0.9), "b": gradtx.adam(0.2)}
+    tx = gradtx.partition(both, {"w": "a", "b": "b"})
+    rate = "scale_by_learning_rate.step_size"
+    plain = [f"inner_states.{label}.inner_state.{rate}" for label in "ab"]
+    observed = gradtx.observe(tx)
+    assert _fields_of(tx, "learning_rate") == plain
+    assert _fields_of(observed, "learning_rate") == plain
+    assert _fields_of(gradtx.accumulate(observed, 2), "learning_rate") == plain
+    moments = _fields_of(observed, "moment_rms")
+    assert moments[0] == plain[0].replace(rate, "trace.trace")
+    two = gradtx.chain(gradtx.observe(gradtx.clip(1.0)), observed)
+    fronted = [f"observe_2.{path}" for path in plain]
+    assert _fields_of(two, "learning_rate") == fronted
+    assert _fields_of(two, "moment_rms")[0] == f"observe_2.{moments[0]}"
+    nested = gradtx.observe(gradtx.chain(observed))
+    assert _fields_of(nested, "learning_rate") == [
+        f"inner_state.observe.{path}" for path in plain
+    ]
+
+
+def test_fields_that_would_be_called_the_same_keep_their_paths():
+    rate = gradtx.scale_by_learning_rate(0.1, flip_sign=False)
+    tx = gradtx.chain(gradtx.observe(gradtx.chain(rate)), rate)
+    assert _fields_of(tx, "learning_rate") == [
+        "observe.inner_state.scale_by_learning_rate.step_size",
+        "scale_by_learning_rate.step_size",
+    ]
+
+
 def test_nothing_to_read_is_an_error():
     for state in ((), {}, optax.EmptyState(), gradtx.scale(0.5).init(PARAMS), PARAMS):
         with pytest.raises(gradtx.ArgumentError, match=r"nothing to read.*observe"):

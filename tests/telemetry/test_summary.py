@@ -119,15 +119,65 @@ def test_prints_an_aligned_table():
     shown = str(summary(gradtx.adam(1e-3), _params()))
     head, blank, *lines = shown.splitlines()
     assert (head, blank) == ("adam(0.001)", "")
-    ends = {len(line) for line in lines}
+    headings = [line for line in lines if line.endswith(")")]
+    assert headings == [
+        "scale_by_adam (ScaleByAdamState)",
+        "scale_by_learning_rate (ScaleByScheduleState)",
+    ]
+    ends = {len(line) for line in lines if line not in headings}
     assert ends == {len(lines[1])}, "the last column is aligned to the right"
     assert "per device" not in lines[0]
+    assert [line.split()[0] for line in lines[2:-4]] == [
+        "scale_by_adam",
+        "count",
+        "mu",
+        "nu",
+        "scale_by_learning_rate",
+        "count",
+        "step_size",
+    ]
     assert [line.split()[0] for line in lines[-3:]] == [
         "state",
         "parameters",
         "gradients",
     ]
     assert "per device" in str(summary(gradtx.adam(1e-3), _sharded()))
+
+
+def test_deep_states_fit_a_terminal():
+    schedule = gradtx.warmup_cosine_decay_schedule(0.0, 1e-2, 5, 50)
+    tx = gradtx.chain(
+        gradtx.clip_by_global_norm(0.5),
+        gradtx.partition(
+            {
+                "train": gradtx.inject_hyperparams(gradtx.adamw)(
+                    schedule, mask=gradtx.ndim_at_least(2)
+                ),
+                "still": gradtx.set_to_zero(),
+            },
+            gradtx.label_paths({"^one": "still"}, default="train"),
+        ),
+    )
+    table = summary(gradtx.observe(tx), _params())
+    lines = str(table).splitlines()
+    # the path of a field is its heading's, then a dot, then its own name
+    found, above = [], ""
+    for line in lines[lines.index("") + 3 :]:
+        if line.startswith("  "):
+            found.append(".".join(filter(None, (above, line.split()[0]))))
+        elif line.endswith(")"):
+            above = line.split()[0]
+        elif line == "ObserveState":
+            above = ""
+    assert found == [row.path for row in table.rows]
+    assert max(len(line) for line in lines if not line.endswith(")")) <= 88
+
+
+def test_gradients_are_of_one_of_two_sets():
+    pair = gradtx.LookaheadParams.init_synced(_sharded())
+    table = summary(gradtx.lookahead(gradtx.sgd(0.1), 5, 0.5), pair)
+    assert table.gradients.bytes == table.params.bytes / 2
+    assert table.gradients.bytes_per_device == table.params.bytes_per_device / 2
 
 
 def test_html_escapes_what_it_shows():
