@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ _POINTS = 10_000
 #: A bend is this many times sharper than the curve beside it, and by this share of
 #: the largest value: float32 errs by some 1e-7.
 _SHARPER, _LEAST = 5.0, 1e-6
+#: Colors that people with any sight tell apart, and dark enough to write in.
+_COLORS = ("#0067a5", "#c2410c", "#00735c", "#7b3294", "#6b4e16", "#3d3d3d")
 #: How far below the peak a logarithmic scale goes.
 _DEEPEST = 1e-5
 
@@ -79,14 +82,16 @@ def plot(
             f"{len(names)}. Leave them out to have the names of the factories.",
             "schedules.plot",
         )
+    colors: Any = [None] * len(names)
     if ax is None:
+        colors = itertools.cycle(_COLORS)
         ax = new_figure(6.5 + 0.07 * max(map(len, names)), 3.5).subplots()
     stride = -(-steps // _POINTS)
     at = np.arange(0, steps + 1, stride, dtype=np.int32)
     drawn, marks = [], {}
-    for schedule, name in zip(schedules, names, strict=True):
+    for schedule, name, color in zip(schedules, names, colors, strict=False):
         values = _values(schedule, at)
-        (line,) = ax.plot(at, values, linewidth=1.5, label=name)
+        (line,) = ax.plot(at, values, linewidth=1.5, color=color, label=name)
         drawn.append((values, name, line.get_color()))
         bends = _exact(schedule, at, _bends(values))
         dots = {"marker": "o", "markersize": 4, "linestyle": "none"}
@@ -96,6 +101,7 @@ def plot(
     ax.set_ylabel("value")
     ax.spines[["top", "right"]].set_visible(False)
     ax.margins(x=0)
+    ax.xaxis.get_major_locator().set_params(integer=True)
     peak, floor = max(np.max(values) for values, _, _ in drawn), -np.inf
     if log and peak > 0:
         ax.set_yscale("log", nonpositive="mask")

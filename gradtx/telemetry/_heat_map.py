@@ -9,10 +9,10 @@ import numpy as np
 
 from gradtx.core import ArgumentError, new_figure
 from gradtx.telemetry._history import History, Series, series
-from gradtx.telemetry._metrics import METRICS, parse
+from gradtx.telemetry._metrics import METRICS, natural, parse, told_apart
 
-#: Height of the row of one leaf, in inches, and that of all of them at most.
-_ROW, _MOST = 0.2, 24.0
+#: Height of the row of one leaf, in inches, and that of a figure, at least and at most.
+_ROW, _LEAST, _MOST = 0.2, 2.2, 24.0
 
 
 def heat_map(
@@ -24,8 +24,9 @@ def heat_map(
 ) -> Any:
     """Draw a metric of each leaf over the steps, on a logarithmic scale of colours.
 
-    Rows are leaves, in their order in the history; columns are steps at which they were
-    measured. Grey is what was not measured, not finite, or not above zero.
+    Rows are leaves, in their order in the history, but layer 2 before layer 10; columns
+    are steps at which they were measured. Grey is what was not measured, not finite, or
+    not above zero. What all paths begin with is beside the axis.
 
     Args:
       history: as in `plot`, with names for each leaf, as `observe(per_leaf=True)` gives
@@ -63,10 +64,16 @@ def heat_map(
             "telemetry.heat_map",
         )
     if ax is None:
-        ax = new_figure(9, min(_MOST, 1.2 + _ROW * len(rows))).subplots()
-    _paint(ax, steps, np.where(positive, values, np.nan), _title(metric, field))
+        height = max(_LEAST, 1.2 + _ROW * len(rows))
+        ax = new_figure(9, min(_MOST, height)).subplots()
+    _paint(ax, steps, np.where(positive, values, np.nan))
+    ax.set_title(_title(metric, field), loc="left", fontsize=10)
     apart = -(-len(rows) // int(_MOST / _ROW))
-    ax.set_yticks(np.arange(len(rows))[::apart], list(rows)[::apart], fontsize=8)
+    front = told_apart(list(rows), "/")[1]
+    texts = [leaf.removeprefix(f"{front}/") for leaf in rows]
+    if front:
+        ax.set_ylabel(f"{front}/…", fontsize=8)
+    ax.set_yticks(np.arange(len(rows))[::apart], texts[::apart], fontsize=8)
     return ax
 
 
@@ -95,11 +102,14 @@ def _rows(
             f"field must be one of {fields}, got {field!r}.", "telemetry.heat_map"
         )
     rows = {n.leaf: found[k] for k, n in of_leaves.items() if n.field == field}
+    if list(rows) == sorted(rows):  # as `observe` has them
+        rows = {leaf: rows[leaf] for leaf in sorted(rows, key=natural)}
     return rows, field
 
 
-def _paint(ax: Any, steps: np.ndarray, values: np.ndarray, title: str) -> None:
+def _paint(ax: Any, steps: np.ndarray, values: np.ndarray) -> None:
     from matplotlib.colors import LogNorm
+    from matplotlib.ticker import NullFormatter
 
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     if low == high:  # one colour needs a scale too
@@ -110,13 +120,24 @@ def _paint(ax: Any, steps: np.ndarray, values: np.ndarray, title: str) -> None:
         [[steps[0] - width[0]], middles, [steps[-1] + width[1]]], dtype=float
     )
     down = np.arange(len(values) + 1) - 0.5
-    mesh = ax.pcolormesh(
-        across, down, np.ma.masked_invalid(values), norm=LogNorm(low, high)
-    )
+    shown = np.ma.masked_invalid(values)
+    norm = LogNorm(low, high)
+    mesh = ax.pcolormesh(across, down, shown, norm=norm, cmap="viridis")
     ax.set_facecolor("lightgrey")
     ax.invert_yaxis()
-    ax.set_xlabel("step (updates)")
-    ax.figure.colorbar(mesh, ax=ax, label=title, pad=0.01)
+    if len(steps) > 1:
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    else:
+        ax.set_xticks(steps)
+    ax.tick_params(labelsize=8)
+    gaps = "; grey: zero, not finite or not measured" if np.isnan(values).any() else ""
+    ax.set_xlabel(f"step (updates){gaps}")
+    bar = ax.figure.colorbar(mesh, ax=ax, pad=0.01, fraction=0.03, aspect=30)
+    bar.ax.tick_params(labelsize=8, which="both")
+    bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    if high < 100 * low:  # there may be no power of ten to write
+        ticks = np.geomspace(low, high, 3)
+        bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
 
 
 def _title(metric: str, field: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, NamedTuple
+import re
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 #: A gauge goes up and down, a counter only up; a histogram has counts by magnitude.
 Kind = Literal["gauge", "counter", "histogram", "text"]
@@ -182,6 +184,32 @@ class Name(NamedTuple):
             if value := getattr(self, kind):
                 parts += [kind, value]
         return "/".join(parts)
+
+
+def natural(text: str) -> list[Any]:
+    """Return a key that sorts names by the numbers in them: `h_2` before `h_10`."""
+    parts = re.split(r"(\d+)", text)
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
+
+
+def told_apart(texts: Sequence[str], mark: str) -> tuple[list[str], str]:
+    """Return paths without what all begin and end with, and what they begin with.
+
+    Args:
+      texts: paths.
+      mark: what is between their parts.
+    """
+    split = [text.split(mark) for text in texts]
+    same = lambda index: len({parts[index] for parts in split}) == 1
+    least = min((len(parts) for parts in split), default=1)
+    front = back = 0
+    if len({*texts}) > 1:
+        while front < least - 1 and same(front):
+            front += 1
+        while back < least - 1 - front and same(-1 - back):
+            back += 1
+    short = [mark.join(parts[front : len(parts) - back]) for parts in split]
+    return short, mark.join(split[0][:front]) if split else ""
 
 
 def parse(name: str) -> Name:

@@ -115,18 +115,101 @@ def test_band_goes_from_p10_to_p90():
     assert [text.get_text() for text in ax.texts] == ["median, p10 to p90"]
 
 
+def _marks(ax):
+    """Return the steps of events that are lines, by the style of the line."""
+    marks = {}
+    for line in ax.lines:
+        if len(line.get_xdata()) == 2 and line.get_label().startswith("_"):
+            marks.setdefault(line.get_linestyle(), []).append(line.get_xdata()[0])
+    return marks
+
+
 def test_events_are_marked_in_all_panels():
     figure = plot(RUN)
     for ax in figure.axes:
-        marks = {}
-        for line in ax.lines:
-            if len(line.get_xdata()) == 2 and line.get_label().startswith("_"):
-                marks.setdefault(line.get_color(), []).append(line.get_xdata()[0])
-        assert marks == {"tab:orange": [20, 22, 40], "tab:red": [20, 22]}
+        assert _marks(ax) == {"--": [20, 22, 40], "-": [20, 22]}
     shown = [text.get_text() for text in figure.axes[0].texts]
-    assert {"skipped: 3×", "not finite: 2×"} <= {*shown}
+    counted = {"skipped: 3×, from step 20 on", "not finite: 2×, from step 20 on"}
+    assert counted <= {*shown}
     quiet = plot([(step, {"loss": 1.0}) for step in STEPS])
     assert not quiet.axes[0].texts
+
+
+def test_long_run_of_events_is_shaded_and_hides_nothing():
+    run = [(s, {"loss": math.nan if s >= 30 else 1.0, "accuracy": 0.5}) for s in STEPS]
+    run.insert(20, (33, {"validation_loss": 1.0}))  # nothing is known of step 33
+    figure = plot(run)
+    for ax in figure.axes:
+        assert not _marks(ax)
+        (span,) = [patch for patch in ax.patches if patch.get_alpha() == 0.15]
+        assert (span.get_x(), span.get_width()) == (30, 28)
+    (text,) = [x for x in figure.axes[0].texts if "not finite" in x.get_text()]
+    assert text.get_text() == "not finite: 15×, from step 30 on"
+
+
+def test_events_between_two_records_are_counted():
+    counts = {10: 0, 20: 5, 30: 5, 40: 6}
+    run = [(s, {"loss": 1.0, "skipped_updates": n}) for s, n in counts.items()]
+    figure = plot(run)
+    assert _marks(figure.axes[0]) == {"--": [20, 40]}
+    assert figure.axes[0].texts[0].get_text() == "skipped: 6×, from step 20 on"
+
+
+def test_many_lines_have_room_for_their_labels():
+    groups = [f"h_{i}" for i in range(24)]
+    named = {f"update_norm/group/{g}": 1.0 + i for i, g in enumerate(sorted(groups))}
+    figure = plot([(step, named) for step in STEPS], "update_norm/group/*")
+    assert not _overlapping(figure)
+    (ax,) = figure.axes
+    assert [text.get_text() for text in ax.texts] != groups  # by height
+    assert {text.get_text() for text in ax.texts} == {*groups}
+    assert ax.get_window_extent().height > 2 * figure.dpi
+    names = [line.get_label().rpartition("/")[2] for line in ax.lines]
+    assert [name for name in names if name in groups] == groups, "layer 2 before 10"
+    colors = [line.get_color() for line in _lines(ax).values()]
+    assert len({*colors}) == 24
+    huge = {f"update_norm/leaf/{i}": 1.0 + i for i in range(400)}
+    figure = plot([(step, huge) for step in (0, 1)], "update_norm/leaf/*")
+    assert not _overlapping(figure)
+    assert figure.get_figheight() < 8
+    texts = [int(text.get_text()) for text in figure.axes[0].texts]
+    assert texts == sorted(texts)
+    assert 10 < len(texts) < 40
+
+
+def test_long_names_are_told_apart_by_what_differs():
+    rate = "scale_by_learning_rate.step_size"
+    fields = [
+        f"partition.inner_states.{x}.inner_state.{rate}" for x in ("slow", "fast")
+    ]
+    run = [(s, {f"learning_rate/field/{f}": 1.0 + s for f in fields}) for s in STEPS]
+    ax = plot(run).axes[0]
+    assert {text.get_text() for text in ax.texts} == {"slow", "fast"}
+    long = ["a" * 50, "b" * 50]
+    run = [(s, {f"update_norm/group/{x}": 1.0 for x in long}) for s in STEPS]
+    texts = [text.get_text() for text in plot(run, "update_norm/*").axes[0].texts]
+    assert {*texts} == {f"{'a' * 19}…{'a' * 20}", f"{'b' * 19}…{'b' * 20}"}
+
+
+def test_odd_panel_has_a_row_and_the_numbers_of_steps():
+    figure = plot(RUN)
+    *others, last = figure.axes
+    assert last.get_window_extent().width > 1.8 * others[0].get_window_extent().width
+    below = [ax.xaxis.get_tick_params()["labelbottom"] for ax in figure.axes]
+    assert below == [False, False, True, True, True]
+    sizes = {label.get_fontsize() for label in last.get_yticklabels(which="both")}
+    assert sizes == {8.0}
+
+
+def test_steps_are_whole_numbers():
+    one = plot(RUN[:1])
+    assert one.axes[0].get_xticks().tolist() == [0]
+    few = plot(RUN[:2])
+    few.draw_without_rendering()
+    shown = [label.get_text() for label in few.axes[-1].get_xticklabels()]
+    assert not any("." in text for text in shown)
+    ax = heat_map(RUN[:1], field="scale_by_adam.nu")
+    assert ax.get_xticks().tolist() == [0]
 
 
 def test_single_event_is_named_by_its_step():
@@ -255,8 +338,8 @@ def test_heat_map_has_a_row_for_each_leaf_in_order():
     np.testing.assert_allclose(mesh.get_array().reshape(3, -1), expected)
     np.testing.assert_allclose(mesh.get_clim(), (1e-6, 3 * 59e-6))
     assert type(mesh.norm).__name__ == "LogNorm"
-    bar = mesh.colorbar.ax
-    assert bar.get_ylabel() == "moment_rms of scale_by_adam.nu"
+    assert ax.get_title(loc="left") == "moment_rms of scale_by_adam.nu"
+    assert ax.get_xlabel() == "step (updates)", "there is nothing grey"
     across = mesh.get_coordinates()[0, :, 0]
     assert across.tolist() == [*range(-1, 60, 2)], "a column is around its step"
 
@@ -275,7 +358,28 @@ def test_heat_map_leaves_gaps_grey():
     assert mask.tolist() == expected
     assert mesh.get_clim() == (1.0, 2.0)
     assert to_hex(ax.get_facecolor()) == "#d3d3d3"
+    assert "grey: zero, not finite or not measured" in ax.get_xlabel()
     assert mesh.get_coordinates()[0, :, 0].tolist() == [-5, 5, 20, 40]
+
+
+def test_heat_map_has_layers_in_order_and_their_common_path_once():
+    leaves = [f"params/net/h_{i}/kernel" for i in range(12)]
+    run = [(s, {f"update_norm/leaf/{x}": 1.0 for x in sorted(leaves)}) for s in (0, 1)]
+    ax = heat_map(run, "update_norm")
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    assert names == [f"h_{i}/kernel" for i in range(12)]
+    assert ax.get_ylabel() == "params/net/…"
+
+
+def test_heat_map_of_little_difference_has_readable_numbers():
+    name = "update_norm/leaf/"
+    ax = heat_map([(0, {f"{name}a": 1e-3, f"{name}b": 2.6e-3})], "update_norm")
+    bar = ax.collections[0].colorbar.ax
+    ax.figure.draw_without_rendering()
+    labels = [x for x in bar.get_yticklabels(which="both") if x.get_text()]
+    assert [x.get_text() for x in labels] == ["0.001", "0.0016", "0.0026"]
+    boxes = [label.get_window_extent() for label in labels]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
 def test_heat_map_of_many_leaves_keeps_names_apart():
