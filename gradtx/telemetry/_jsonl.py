@@ -22,6 +22,8 @@ from gradtx.telemetry._sink import Sink
 
 #: Seconds between writes to a file; what a crash of the machine can cost.
 _INTERVAL = 0.1
+#: Bytes of a file that are looked at in one go for its last line.
+_BLOCK = 1 << 16
 #: How strict JSON spells what it has no number for.
 _SPELLED = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 #: Names of a record's own; a metric of that name is called `metric/step`.
@@ -99,8 +101,8 @@ def csv(
     The columns are `step`, `time` (seconds since 1970), one for each metric, and last
     `more`: what has no column of its own, as a JSON object, so that nothing is lost.
     Numbers are written so that `float` gives them back exactly, with `nan`, `inf` and
-    `-inf`; histograms as JSON; line breaks in texts as spaces. What was not measured
-    leaves its cell empty.
+    `-inf`; histograms as JSON; line breaks in texts and names as spaces. What was not
+    measured leaves its cell empty.
 
     A file that is there is appended to, in its own columns; a last row that a crash left
     torn is cut off, and rows that do not fit on the disk are taken back.
@@ -119,7 +121,7 @@ def csv(
         return Sink(None, name="csv")
     target = _prepare(path)
     if columns is not None:
-        columns = [_column(name) for name in columns]
+        columns = [_one_line(_column(name)) for name in columns]
     header = _header(target)
     if header is not None:
         if columns is not None and header != columns:
@@ -134,13 +136,13 @@ def csv(
 
     def write(records: Sequence[Record]):
         nonlocal chosen
-        names = [*_flat(records[0])][2:] if chosen is None else chosen
+        tables = [{_one_line(k): v for k, v in _flat(r).items()} for r in records]
+        names = [*tables[0]][2:] if chosen is None else chosen
         buffer = io.StringIO()
         table = rows.writer(buffer, lineterminator="\n")
         if not target.exists() or not target.stat().st_size:
             table.writerow([*_OWN, *names, _MORE])
-        for record in records:
-            flat = _flat(record)
+        for flat in tables:
             row = [_cell(flat.pop(name, "")) for name in (*_OWN, *names)]
             table.writerow([*row, json.dumps(_plain(flat)) if flat else ""])
         _append(target, buffer.getvalue().encode())
@@ -178,13 +180,17 @@ def _mend(target: pathlib.Path, whole: Any) -> None:
     """End the last line of a file, or cut it off where it is not whole."""
     if not target.is_file():
         return
-    data = target.read_bytes()
-    kept = data.rfind(b"\n") + 1
-    if kept == len(data):
-        return
-    if whole(data[kept:].decode(errors="replace")):
+    with target.open("rb") as file:
+        kept = end = file.seek(0, os.SEEK_END)
+        last = b""  # after the last line break; the file may be larger than the memory
+        while kept and b"\n" not in last:
+            kept = max(0, kept - _BLOCK)
+            file.seek(kept)
+            last = file.read(min(_BLOCK, end - len(last) - kept)) + last
+    kept, last = kept + last.rfind(b"\n") + 1, last[last.rfind(b"\n") + 1 :]
+    if last and whole(last.decode(errors="replace")):
         _append(target, b"\n")
-    else:
+    elif last:
         os.truncate(target, kept)
 
 
@@ -230,7 +236,11 @@ def _plain(value: Any) -> Any:
 def _cell(value: Value) -> Value:
     if isinstance(value, Histogram):
         return json.dumps(_plain(value))
-    return " ".join(value.splitlines()) if isinstance(value, str) else value
+    return _one_line(value) if isinstance(value, str) else value
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.splitlines())
 
 
 def _parsed(line: str) -> Any:

@@ -19,6 +19,8 @@ from gradtx.telemetry._sink import Sink
 from gradtx.telemetry._worker import Lost
 
 _LABELS = ("field", "group", "leaf")
+#: Characters of a text that a label has at most: all of it goes over the wire each scrape.
+_TEXT = 1000
 #: What the client hangs on to the name of a family.
 _SUFFIXES = ("", "_total", "_info", "_bucket", "_gcount", "_gsum", "_count", "_sum")
 
@@ -37,8 +39,9 @@ def prometheus(
     A metric is called `gradtx_<metric>`, a counter `gradtx_<metric>_total`, with the
     labels `field`, `group` and `leaf` of its name, empty where it has none. Other names
     are gauges, `gradtx_` in front and what Prometheus does not take made `_`. A text is
-    `gradtx_<metric>_info` with the text as the label `path` (`text` for other names); an
-    empty one has no series. A histogram is one of the magnitudes now, by octave, a gauge
+    `gradtx_<metric>_info` with the text as the label `path` (`text` for other names), of
+    which Prometheus keeps a series for each text that it ever saw: write few different
+    ones. An empty one has no series. A histogram is one of the magnitudes now, by octave, a gauge
     histogram: `gradtx_<metric>_bucket`, with `_gcount` and `_gsum`, which is that of the
     middles of the bins. `gradtx_step` and `gradtx_last_write_timestamp_seconds` (since
     1970) tell how far the training is.
@@ -151,14 +154,15 @@ class _Board:
                 kind, value = core.GaugeHistogramMetricFamily, _buckets(value)
             elif isinstance(value, str):
                 kind = core.InfoMetricFamily
-                value = ({"path" if metric else "text": value},) if value else None
+                shown = {"path" if metric else "text": value[:_TEXT]}
+                value = (shown,) if value else None
             else:
                 counts = metric is not None and metric.kind == "counter"
                 kind = core.CounterMetricFamily if counts else core.GaugeMetricFamily
                 value = (value,)
             key = keys[name]
             if key not in families:
-                tells = metric.tells if metric else f"{name}, as given."
+                tells = metric.tells if metric else f"{name[:_TEXT]}, as given."
                 families[key] = kind(key, tells, labels=_LABELS)
             if value is not None and type(families[key]) is kind:
                 families[key].add_metric([*labels.values()], *value)

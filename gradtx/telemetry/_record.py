@@ -13,6 +13,8 @@ import numpy as np
 
 from gradtx.telemetry._histogram import BINS, Histogram, coarse
 
+#: What needs neither to be copied nor to be looked at: most values of most records.
+READY = frozenset({float, int, str})
 #: A number, a text or a histogram of NumPy arrays.
 Value = float | int | str | Histogram
 
@@ -40,11 +42,11 @@ def as_record(
     Waits for the device. There is no record where nothing of it is left.
     """
     with contextlib.suppress(Exception):
-        fetch(given.values())
+        fetch(value for value in given.values() if type(value) not in READY)
     values, failures = {}, []
     for name, value in given.items():
         try:
-            values[str(name)] = plain(value)
+            values[_text(str(name))] = plain(value)
         except Exception as error:
             failures.append(f"{name}: {error}")
     try:
@@ -68,6 +70,8 @@ def plain(value: Any) -> Value:
     Raises:
       TypeError: if it is none of these.
     """
+    if type(value) is float:
+        return value
     if isinstance(value, Histogram):
         counts, edges = np.asarray(value.counts), np.asarray(value.edges)
         if counts.ndim != 1 or edges.shape != (counts.size + 1,):
@@ -77,7 +81,7 @@ def plain(value: Any) -> Value:
             )
         return Histogram(counts, edges)
     if value is None or isinstance(value, str):
-        return value or ""
+        return _text(value or "")
     array = np.asarray(value)
     whole = array.dtype.kind == "b" or jnp.issubdtype(array.dtype, np.integer)
     if array.ndim or not (whole or jnp.issubdtype(array.dtype, np.floating)):
@@ -86,6 +90,13 @@ def plain(value: Any) -> Value:
             f"{array.shape}; reduce it to one number"
         )
     return int(array) if whole else float(array)
+
+
+def _text(text: str) -> str:
+    """Return a text that UTF-8 can carry: a file name may hold what it cannot."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def octaves(histogram: Histogram) -> Histogram:

@@ -30,7 +30,8 @@ def tensorboard(
 
     A histogram is of magnitudes, and its sum and sum of squares are those of the middles
     of its bins. After a failure, as of a full disk, it goes on in a new file: readers
-    give up a file whose last record is torn. An empty text is not written.
+    give up a file whose last record is torn. A file that was removed is made anew. An
+    empty text is not written. Steps that come again after a restart are kept twice.
 
     Args:
       logdir: the folder of the run; made where it is missing.
@@ -49,14 +50,17 @@ def tensorboard(
     protos = imported("tensorboardX.proto.event_pb2", "telemetry")
     folder = pathlib.Path(logdir).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    file = None
+    file, path = None, folder
 
     def write(records: Sequence[Record]):
-        nonlocal file
+        nonlocal file, path
         try:
+            if not path.exists():  # what is written to a file without a name is lost
+                close()
             if file is None:
                 suffix = f".{os.getpid()}.{next(_NUMBER)}"
                 file = files.EventsWriter(str(folder / "events"), suffix)
+                (path,) = folder.glob(f"events.*{suffix}")
             for record in records:
                 summaries = (_summary(*item) for item in record.values.items())
                 values = [value for s in summaries if s for value in s.value]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from gradtx.core import ArgumentError
-from gradtx.telemetry import Histogram, bin_edges
+from gradtx.telemetry import Histogram, _jsonl, bin_edges
 from gradtx.telemetry._jsonl import csv, jsonl, read_jsonl
 
 #: What a number may be: extremes, and what JSON has no number for.
@@ -73,7 +73,9 @@ def test_empty_histogram_comes_back_empty(tmp_path):
         (b'{"step": 1}\n', b'{"step": 1}\n'),
     ],
 )
-def test_torn_last_line_swallows_no_record(tmp_path, before, kept):
+@pytest.mark.parametrize("block", [1, 7, 1 << 16])
+def test_torn_last_line_swallows_no_record(tmp_path, monkeypatch, block, before, kept):
+    monkeypatch.setattr(_jsonl, "_BLOCK", block)
     path = tmp_path / "run.jsonl"
     path.write_bytes(before)
     with jsonl(path) as sink:
@@ -179,6 +181,18 @@ def test_file_that_is_moved_away_is_made_anew(tmp_path):
     assert [line["step"] for line in read_jsonl(tmp_path / "old.jsonl")] == [1]
 
 
+def test_two_writers_of_one_file_tear_no_line(tmp_path):
+    path = tmp_path / "run.jsonl"
+    sinks = [jsonl(path, capacity=4000) for _ in range(2)]
+    texts = {"note": 300 * "x"}
+    for step in range(2000):
+        sinks[step % 2].write(step, texts)
+    for sink in sinks:
+        sink.close()
+    steps = [_strict(line)["step"] for line in path.read_text().splitlines()]
+    assert sorted(steps) == [*range(2000)]
+
+
 def test_path_that_cannot_be_written_is_told_at_once(tmp_path):
     with pytest.raises(IsADirectoryError):
         jsonl(tmp_path)
@@ -213,6 +227,15 @@ def test_table_keeps_everything(tmp_path):
     assert sum(more["h"]["counts"]) == 6
     assert [third[name] for name in [*third][2:]] == ["", "", "", ""]
     assert sink.dropped == 0
+
+
+def test_names_of_several_lines_are_one_in_a_table(tmp_path):
+    path = tmp_path / "run.csv"
+    for step in range(2):  # a table with such a header is one to go on with
+        with csv(path) as sink:
+            sink.write(step, {"a\nb": 1.5, "c\r": 2.5})
+    assert path.read_text().splitlines()[0] == "step,time,a b,c,more"
+    assert [(row["a b"], row["c"]) for row in _table(path)] == [("1.5", "2.5")] * 2
 
 
 def test_table_of_numbers_is_read_by_numpy_exactly(tmp_path):

@@ -91,6 +91,20 @@ def test_text_is_a_series_that_moves_and_goes(sink):
     assert not [k for k in _scrape(sink) if "nonfinite" in k[0]]
 
 
+def test_no_text_spoils_a_scrape(sink):
+    odd = '\udcff\n\0"\\é'
+    sink.write(1, {odd: 1.0, "note": odd + 5000 * "x", 5000 * "n": 2.0})
+    sink.write(2, {"loss": 3.0, f"update_norm/leaf/{odd}": 4.0})
+    found = _scrape(sink)
+    assert found[("gradtx_loss",)] == 3
+    (text,) = [dict(key[1:])["text"] for key in found if key[0] == "gradtx_note_info"]
+    assert text.startswith('\\udcff\n\0"\\éx')
+    assert len(text) == 1000
+    assert len(_get(sink)) < 10_000
+    assert {1.0, 2.0, 4.0} <= {*found.values()}
+    assert sink.dropped == 0
+
+
 def test_histogram_is_cumulative(sink):
     rng = np.random.default_rng(0)
     numbers = np.abs(rng.standard_cauchy(1000))

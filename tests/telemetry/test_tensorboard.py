@@ -1,5 +1,6 @@
 """TensorBoard's own reader finds what was written."""
 
+import shutil
 import subprocess
 import sys
 
@@ -75,6 +76,23 @@ def test_run_that_goes_on_writes_another_file(tmp_path):
     assert len([*tmp_path.iterdir()]) == 3
     steps = [event.step for event in _read(tmp_path).Scalars("loss")]
     assert sorted(steps) == [0, 1, 2]
+
+
+def test_folder_that_is_removed_costs_only_counted_drops(tmp_path):
+    folder = tmp_path / "run"
+    with tensorboard(folder, interval=0) as sink:
+        sink.write(1, {"loss": 1.0})
+        assert sink.flush()
+        shutil.rmtree(folder)
+        sink.write(2, {"loss": 2.0})
+        assert sink.flush()
+        assert (sink.dropped, sink.errors) == (1, {"FileNotFoundError": 1})
+        folder.mkdir()
+        for step in (3, 4):
+            sink.write(step, {"loss": 3.0})
+            assert sink.flush()
+    assert [event.step for event in _read(folder).Scalars("loss")] == [3, 4]
+    assert sink.dropped == 1
 
 
 def test_full_disk_costs_only_counted_drops(tmp_path):
