@@ -29,8 +29,9 @@ def mlflow(
 ) -> Sink:
     """Log to a run of MLflow: numbers as metrics, texts as tags.
 
-    The run is apart from `mlflow.start_run` and what is active there; it is finished
-    when the sink is closed. In names, what MLflow does not take becomes `_`. A tag holds
+    The run is apart from `mlflow.start_run` and what is active there. When the sink is
+    closed it is finished, or failed, where an error ended the `with` block of the sink
+    or its recorder. Steps that come again after a restart are kept twice. In names, what MLflow does not take becomes `_`. A tag holds
     the last text only. MLflow has no histograms: one is logged as its quantiles,
     `<name>/p10`, `/p50` and `/p90`. A store in a database keeps infinities as the
     largest numbers.
@@ -82,14 +83,18 @@ def mlflow(
             client.log_batch(run, tags=changed[start : start + _TAGS])
         tags.update(new)
 
-    return Sink(
+    def close():
+        client.set_terminated(run, "FAILED" if sink.failed else "FINISHED")
+
+    sink = Sink(
         write,
-        close=lambda: client.set_terminated(run, "FINISHED"),
+        close=close,
         name="mlflow",
         capacity=capacity,
         interval=interval,
         address=run,
     )
+    return sink
 
 
 def _numbers(name: str, value: Value) -> list[tuple[str, float]]:

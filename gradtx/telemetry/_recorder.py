@@ -14,8 +14,8 @@ from gradtx.core import ArgumentError, check_count, check_decay
 from gradtx.telemetry._copy import copied
 from gradtx.telemetry._progress import Progress
 from gradtx.telemetry._read import collect, named
-from gradtx.telemetry._record import as_record, fetch, plain
-from gradtx.telemetry._sink import Sink, close_all
+from gradtx.telemetry._record import READY, Record, as_record, fetch, plain
+from gradtx.telemetry._sink import Sink, close_all, is_failure
 from gradtx.telemetry._worker import Lost, Worker
 
 #: Losses that wait for the next written record; more are handed on without one.
@@ -39,8 +39,11 @@ class Recorder:
 
     Recording neither waits for the device nor raises: what fails is counted and logged.
     It costs some microseconds a step; where a record is written, its arrays are copied
-    on the device, which takes the host 5 µs or so for each of them. Besides what it is given, a record has the times of steps, counts of
-    checkpoints, and what `METRICS` lists as of the host.
+    on the device, which takes the host 5 µs or so for each of them, and 100 µs or so for
+    a thousand numbers. Sinks run in threads of the same interpreter: with thousands of
+    metrics a step, the loop waits for them some milliseconds now and then. Besides what
+    it is given, a record has the times of steps, counts of checkpoints, and what `METRICS`
+    lists as of the host.
 
     Args:
       sinks: where records go; they are closed with the recorder.
@@ -106,13 +109,13 @@ class Recorder:
         self._read, self._finish, self._clock = read, finish, clock
         self._progress = Progress(smoothing, target, direction == "above", clock())
         self._calls, self._step = 0, 0
-        self._since: tuple[float, int] | None = (
-            None  # time and calls at the last record
-        )
+        #: Time and calls at the last record.
+        self._since: tuple[float, int] | None = None
         self._losses: list[tuple[float, Any]] = []
         self._paused = 0.0  # seconds in checkpoints since the last record
         self._thread = threading.get_ident()
-        self._lock = threading.Lock()
+        # May be entered again: a handler of SIGTERM saves, wherever the loop is just now.
+        self._lock = threading.RLock()
         self._saves = self._restores = self._failures = 0
         self._saved_at = self._save_seconds = None
         self._worker = Worker(
@@ -145,10 +148,10 @@ class Recorder:
                 timed = {**given, **self._timed(now)}
                 self._put(step, now, state, timed)
             elif "loss" in given:
-                self._losses.append((now, given["loss"]))
+                with self._lock:
+                    self._losses.append((now, given["loss"]))
                 if len(self._losses) >= _WAITING:
-                    losses, self._losses = self._losses, []
-                    self._worker.put(_Entry(losses))
+                    self._worker.put(_Entry(self._waiting_losses()))
             if self._since is None:
                 self._since = now, self._calls
         except Exception as error:
@@ -224,21 +227,25 @@ class Recorder:
             done = sink.flush(max(0.0, until - time.monotonic())) and done
         return done
 
-    def close(self, timeout: float = 10.0) -> None:
+    def close(self, timeout: float = 10.0, *, failed: bool = False) -> None:
         """Hand on what was recorded, and close the sinks, within so many seconds.
 
         Half of the time is for what the device still computes. A second call does
         nothing.
+
+        Args:
+          timeout: how long to wait at most, in seconds.
+          failed: whether the training ended with an error, as `Sink.close` has it.
         """
         until = time.monotonic() + timeout
         self._worker.close(timeout / 2)
-        close_all(self.sinks, max(0.0, until - time.monotonic()))
+        close_all(self.sinks, max(0.0, until - time.monotonic()), failed=failed)
 
     def __enter__(self) -> Recorder:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        self.close(failed=is_failure(error))
 
     def __reduce__(self):
         raise TypeError(
@@ -262,25 +269,34 @@ class Recorder:
     def _put(self, step: Any, now: float, state: Any, values: dict[str, Any]) -> None:
         raw = None if state is None else self._read(state)
         with self._lock:
+            age = None if self._saved_at is None else now - self._saved_at
             common = {
                 "checkpoint_saves": self._saves,
                 "checkpoint_restores": self._restores,
                 "checkpoint_failures": self._failures,
                 "checkpoint_seconds": self._save_seconds,
-                "checkpoint_age_seconds": self._saved_at and now - self._saved_at,
+                "checkpoint_age_seconds": age,
                 "state_bytes": self._state_bytes,
             }
         values |= {name: value for name, value in common.items() if value is not None}
-        step, raw, values = copied((step, raw, values))
+        arrays = {n: v for n, v in values.items() if type(v) not in READY}
+        step, raw, arrays = copied((step, raw, arrays))
+        values |= arrays
         self._step = step
-        losses, self._losses = self._losses, []
+        losses = self._waiting_losses()
         self._worker.put(_Entry(losses, now, time.time(), step, raw, values))
+
+    def _waiting_losses(self) -> list[tuple[float, Any]]:
+        with self._lock:  # a save in another thread writes, too
+            losses, self._losses = self._losses, []
+        return losses
 
     def _hand_on(self, batch: Sequence[_Entry]) -> None:
         """Finish records, and give them to all sinks; in the recorder's thread."""
         spoilt, failures = 0, []
         for entry in batch:
-            fetch([entry.losses, entry.raw, entry.values])
+            arrays = [v for v in entry.values.values() if type(v) not in READY]
+            fetch([entry.losses, entry.raw, arrays])
             failed = self._see(entry.losses)
             if entry.step is not None:
                 failed += self._write_out(entry)
@@ -312,7 +328,7 @@ class Recorder:
             smoothed = self._progress.metrics.get("loss_smoothed")
             self._progress.see(entry.now, "loss_smoothed", smoothed)
             found = {**self._progress.metrics, "dropped_writes": self.dropped}
-            values = {**record.values, **found}
             for sink in self.sinks:
-                sink.write(record.step, values, time=record.time)
+                values = {**record.values, **found}  # a backend may change its own
+                sink._take(Record(record.step, record.time, values))
         return failures + unreadable

@@ -18,8 +18,9 @@ class Sink:
     backend: one that fails, hangs or whose disk is full loses writes, which are counted
     and logged (`gradtx.telemetry`, each kind of failure at most once a minute), and
     gets later ones all the same. A sink that was not closed is closed when Python
-    exits, which a backend that hangs delays by 10 s; it cannot be pickled, and what a
-    forked process writes is lost.
+    exits, which a backend that hangs delays by 10 s, and each further one by 1 s. A
+    signal that kills, as SIGTERM does unless it is handled, leaves no time for that. A
+    sink cannot be pickled, and what a forked process writes is lost.
 
     Args:
       backend: called in the sink's thread with a list of records, in order. Where it
@@ -53,6 +54,7 @@ class Sink:
     ):
         self.name, self.address = name, address
         self._backend = backend
+        self._failed = False
         self._worker = None
         if backend is not None:
             self._worker = Worker(
@@ -86,6 +88,11 @@ class Sink:
         except Exception as error:
             self._worker.lose(1, type(error).__name__, str(error))
 
+    def _take(self, record: Record) -> None:
+        """Take a record that holds plain values already."""
+        if self._worker is not None:
+            self._worker.put(record)
+
     @property
     def dropped(self) -> int:
         """Writes that were lost, whole or in part, for whatever reason."""
@@ -104,6 +111,11 @@ class Sink:
         """What went wrong last, or None."""
         return self._worker.last_error if self._worker else None
 
+    @property
+    def failed(self) -> bool:
+        """Whether it was closed because of an error, for `close` of a backend to see."""
+        return self._failed
+
     def flush(self, timeout: float = 10.0) -> bool:
         """Wait until the backend has had all that was written before.
 
@@ -115,20 +127,22 @@ class Sink:
         """
         return self._worker is None or self._worker.flush(timeout)
 
-    def close(self, timeout: float = 10.0) -> None:
+    def close(self, timeout: float = 10.0, *, failed: bool = False) -> None:
         """Hand on what is in the buffer, and end; a second call does nothing.
 
         Args:
           timeout: how long to wait at most, in seconds; what the backend has not taken
             by then is lost.
+          failed: whether the training ended with an error. Leaving a `with` block says
+            so by itself; MLflow and W&B mark the run.
         """
-        close_all([self], timeout)
+        close_all([self], timeout, failed=failed)
 
     def __enter__(self) -> Sink:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        self.close(failed=is_failure(error))
 
     def __repr__(self) -> str:
         where = f" {self.address}" if self.address else ""
@@ -140,9 +154,14 @@ class Sink:
             "or copied. Open one in each process."
         )
 
-    def _hand_on(self, batch: Sequence[tuple[Any, float, dict[str, Any]]]) -> None:
+    def _hand_on(
+        self, batch: Sequence[Record | tuple[Any, float, dict[str, Any]]]
+    ) -> None:
         records, spoilt, failures = [], 0, []
         for entry in batch:
+            if isinstance(entry, Record):
+                records.append(entry)
+                continue
             record, failures_of_entry = as_record(*entry)
             records += [record] if record else []
             failures += failures_of_entry
@@ -156,7 +175,15 @@ class Sink:
             raise Lost(failures[-1], spoilt)
 
 
-def close_all(sinks: Sequence[Sink], timeout: float) -> None:
+def is_failure(error: BaseException | None) -> bool:
+    """Return whether what ends a block is more than an orderly exit."""
+    orderly = isinstance(error, SystemExit) and error.code in (None, 0)
+    return error is not None and not orderly
+
+
+def close_all(sinks: Sequence[Sink], timeout: float, *, failed: bool = False) -> None:
     """Close sinks together: all of them end within one timeout, in seconds."""
+    for sink in sinks:
+        sink._failed |= failed
     workers = [sink._worker for sink in sinks if sink._worker is not None]
     _worker.close_all(workers, timeout)

@@ -23,7 +23,8 @@ def wandb(
 ) -> Sink:
     """Log to a run of Weights & Biases, by default to files that nobody sends.
 
-    The run is a new one beside `wandb.run`, and is finished when the sink is closed;
+    The run is a new one beside `wandb.run`. It ends when the sink is closed, as failed
+    where an error ended the `with` block of the sink or its recorder;
     `wandb sync <sink.address>` uploads an offline run. The x axis is `step`, which may
     go back, as after a rollback; a metric that is called so becomes `metric/step`.
     Histograms are of magnitudes, by octave.
@@ -59,11 +60,12 @@ def wandb(
                 row[f"metric/{name}" if name in row else name] = value
             run.log(row)
 
-    return Sink(
+    sink = Sink(
         write,
-        close=run.finish,
+        close=lambda: run.finish(exit_code=int(sink.failed)),
         name="wandb",
         capacity=capacity,
         interval=interval,
         address=str(run.settings.sync_dir),
     )
+    return sink

@@ -19,6 +19,10 @@ _LOG = logging.getLogger("gradtx.telemetry")
 _QUIET = 60.0
 #: How many items are handled at once at most.
 _BATCH = 256
+#: What closing at the exit of Python takes at most in all, and what each worker gets
+#: all the same, in seconds.
+_AT_EXIT, _EACH_AT_EXIT = 10.0, 1.0
+_exit_until: float | None = None  # set by the first worker that is closed then
 
 
 class Lost(Exception):
@@ -76,7 +80,9 @@ class Worker:
             target=self._work, name=f"gradtx-{name}", daemon=True
         )
         self._thread.start()
-        atexit.register(self.close)
+        # One by one rather than all at once: what a backend registered before, W&B say,
+        # comes after its sink, and a recorder before its sinks.
+        atexit.register(self._close_at_exit)
 
     def put(self, item: Any) -> None:
         """Take an item; neither blocks nor raises."""
@@ -107,7 +113,8 @@ class Worker:
     def tell(self, kind: str, message: str) -> None:
         """Keep a failure, and log it unless one of its kind was logged lately."""
         with contextlib.suppress(Exception):
-            self.errors[kind] += 1
+            with self._changed:
+                self.errors[kind] += 1
             self.last_error = f"{kind}: {message}"[:1000]
             now = time.monotonic()
             if now - self._told.get(kind, -float("inf")) >= _QUIET:
@@ -144,7 +151,7 @@ class Worker:
             return
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout)
-        atexit.unregister(self.close)
+        atexit.unregister(self._close_at_exit)
         with self._changed:
             lost = len(self._buffer) + len(self._batch)
             if not self._thread.is_alive() or self._abandoned:
@@ -153,6 +160,12 @@ class Worker:
             self.dropped += lost
             self._buffer.clear()
         self.tell("Timeout", f"did not end within {timeout:g} s, {lost} are lost")
+
+    def _close_at_exit(self) -> None:
+        global _exit_until
+        if _exit_until is None:
+            _exit_until = time.monotonic() + _AT_EXIT
+        self.close(max(_EACH_AT_EXIT, _exit_until - time.monotonic()))
 
     def _is_here(self) -> bool:
         return os.getpid() == self._process
@@ -177,6 +190,7 @@ class Worker:
                 if not self._abandoned:  # else they are counted already
                     self.dropped += lost
                 self._changed.notify_all()  # those who wait in `flush`
+            del batch  # its arrays, which may lie on a device, while there is no other
         if self._finish is not None:
             try:
                 self._finish()

@@ -98,6 +98,14 @@ def test_texts_and_histograms_have_a_place(run):
     assert quantiles == pytest.approx([low + q * (high - low) for q in (0.1, 0.5, 0.9)])
 
 
+def test_run_of_a_training_that_failed_is_marked_so(run):
+    client, _, store = run
+    with pytest.raises(ZeroDivisionError), mlflow("bench", tracking_uri=store) as sink:
+        sink.write(1, {"loss": 1 / 0})
+    info = client.get_run(sink.address).info
+    assert (info.status, sink.dropped) == ("FAILED", 0)
+
+
 def test_run_goes_on(run):
     client, address, store = run
     with mlflow("bench", tracking_uri=store, run_id=address) as sink:

@@ -330,6 +330,42 @@ def test_nothing_raises_into_the_training(kept):
     assert "division" in str(recorder.last_error)
 
 
+def test_handler_of_a_signal_may_record_wherever_the_loop_is(kept):
+    with Recorder([kept.sink]) as recorder:
+        recorder.record(1, loss=1.0)
+
+        def interrupted():
+            with recorder._lock, recorder.checkpoint("save"):
+                recorder.record(2, loss=2.0)
+
+        thread = threading.Thread(target=interrupted, daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive(), "it waits for a lock that it holds itself"
+    assert kept.steps == [1, 2, 2]
+
+
+def test_values_keep_their_order_and_each_sink_has_its_own(kept):
+    other = Kept()
+
+    def spoil(records):
+        for record in records:
+            record.values.clear()
+
+    with Recorder([Sink(spoil), kept.sink, other.sink]) as recorder:
+        recorder.record(1, {"z": jnp.float32(1), "b": 2, 3: "x"}, a=4.0)
+    assert [*kept.records[0].values][:4] == ["z", "b", "3", "a"]
+    assert kept.records == other.records
+    assert recorder.dropped == 0
+
+
+def test_sinks_are_told_that_the_training_failed(kept):
+    with pytest.raises(ZeroDivisionError), Recorder([kept.sink]) as recorder:
+        recorder.record(1, loss=1 / 0)
+    assert kept.sink.failed
+    assert not Kept().sink.failed
+
+
 def test_drops_of_sinks_are_reported_in_the_records_of_others(kept):
     def fail(records):
         raise OSError("disk full")

@@ -1,5 +1,6 @@
 """A sink costs the training nothing, and counts what it loses."""
 
+import contextlib
 import copy
 import logging
 import pickle
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from typing import Any
 
 import jax
@@ -233,6 +235,45 @@ def test_value_that_cannot_be_written_leaves_the_others():
     assert sink.dropped == len(bad) + 1
 
 
+def test_text_that_utf8_cannot_carry_is_escaped():
+    kept = Gate(is_open=True)
+    with Sink(kept) as sink:
+        sink.write(1, {"a\udcffé": 1.0, "note": "x\udcff\n"})
+    assert kept.records[0].values == {"a\\udcffé": 1.0, "note": "x\\udcff\n"}
+    assert sink.dropped == 0
+
+
+def test_arrays_are_let_go_of_once_they_are_written():
+    with Sink(Gate(is_open=True)) as sink:
+        value = jnp.arange(3.0)[1]
+        gone = weakref.ref(value)
+        sink.write(1, {"loss": value})
+        assert sink.flush()
+        del value
+        until = time.monotonic() + 5
+        while gone() is not None and time.monotonic() < until:
+            time.sleep(0.001)
+        assert gone() is None
+
+
+@pytest.mark.parametrize(
+    ("error", "failed"),
+    [
+        (None, False),
+        (ValueError(), True),
+        (SystemExit(0), False),
+        (SystemExit(1), True),
+    ],
+)
+def test_backend_is_told_whether_the_training_failed(error, failed):
+    seen = []
+    sink = Sink(lambda records: None, close=lambda: seen.append(sink.failed))
+    with contextlib.suppress(BaseException), sink:
+        if error is not None:
+            raise error
+    assert seen == [failed]
+
+
 def test_nonsense_neither_raises_nor_goes_uncounted():
     kept = Gate(is_open=True)
     with Sink(kept) as sink:
@@ -400,3 +441,30 @@ assert os.waitstatus_to_exitcode(status) == sink.dropped + 1
         [sys.executable, "-Wignore", "-c", code, path], check=True, timeout=60
     )
     assert [line["step"] for line in read_jsonl(path)] == [*range(300)]
+
+
+def test_backends_that_hang_delay_the_exit_of_python_once():
+    code = """
+import threading, time
+from gradtx.telemetry import Sink, _worker
+assert (_worker._AT_EXIT, _worker._EACH_AT_EXIT) == (10.0, 1.0)
+_worker._AT_EXIT, _worker._EACH_AT_EXIT = 2.0, 0.01
+kept = Sink(lambda records: print(records[0].step))
+sinks = [Sink(lambda records: threading.Event().wait()) for _ in range(5)]
+import atexit
+for sink in [kept, *sinks]:
+    sink.write(1, {})
+begin = time.monotonic()
+atexit._run_exitfuncs()
+spent = time.monotonic() - begin
+assert 1.9 < spent < 4, spent
+assert [sink.dropped for sink in sinks] == [1] * 5
+"""
+    done = subprocess.run(
+        [sys.executable, "-Wignore", "-c", code],
+        check=True,
+        timeout=60,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert done.stdout == "1\n", "the one that does not hang has it all the same"

@@ -46,6 +46,11 @@ def run(tmp_path_factory):
         odd = {"norm": float("nan"), "first_nonfinite": "a/b", "step": 7}
         histogram = Histogram(counts, bin_edges())
         sink.write(4, {**odd, "gradient_histogram": histogram})
+    return sink, _found(sink)
+
+
+def _found(sink):
+    """Return the records of a run that is closed, by kind."""
     (path,) = pathlib.Path(sink.address).glob("*.wandb")
     found, until = {}, time.monotonic() + 10
     while "exit" not in found and time.monotonic() < until:
@@ -54,7 +59,7 @@ def run(tmp_path_factory):
         for record in _records(path.read_bytes()):
             kind = record.WhichOneof("record_type")
             found.setdefault(kind, []).append(getattr(record, kind))
-    return sink, found
+    return found
 
 
 def _rows(found):
@@ -72,6 +77,13 @@ def test_run_is_offline_and_ends_well(run):
     assert (found["run"][0].project, found["run"][0].display_name) == ("bench", "first")
     config = {i.key: i.value_json for i in found["run"][0].config.update}
     assert config["b1"] == "0.9"
+
+
+def test_run_of_a_training_that_failed_is_marked_so(tmp_path):
+    with pytest.raises(ZeroDivisionError), wandb("bench", dir=str(tmp_path)) as sink:
+        sink.write(1, {"loss": 1 / 0})
+    assert [record.exit_code for record in _found(sink)["exit"]] == [1]
+    assert sink.dropped == 0
 
 
 def test_rows_come_back_though_steps_go_back(run):
