@@ -938,6 +938,27 @@ def test_the_text_of_a_burst_names_the_leaf_if_it_is_known():
     assert re.match(r"In the last 5 minutes \d+(\.\d+)? updates had", texts["known"])
 
 
+def test_the_text_of_a_burst_that_is_over_names_the_leaf_seen_most():
+    storage = Storage()
+    for path, minutes in (("decoder/w", [0, 1, 2, 3]), ("a/b", [4])):
+        labels = labels_of("gradtx_first_nonfinite_info", job="run", path=path)
+        for minute in minutes:
+            storage.add(minute * MINUTE, 1.0, labels)
+        storage.add((minutes[-1] + 1) * MINUTE, None, labels)  # a good measurement
+    text = ALERTS["GradtxNonfiniteBurst"]["annotations"]["description"]
+    at = lambda minute: render(
+        text, {"job": "run"}, 9.0, Evaluator(storage), minute * MINUTE
+    )
+    assert "The first leaf with one is decoder/w. Look at" in at(10)
+    assert "are not finite. Look at" in at(25)
+    panel = next(
+        p for p in _panels(BOARDS["on-call"]) if p["title"].startswith("First")
+    )
+    query = panel["targets"][0]["expr"].replace("$job", "run")
+    shown = Evaluator(storage).query(query, 10 * MINUTE)
+    assert {dict(labels)["path"] for labels in shown} == {"decoder/w", "a/b"}
+
+
 def test_the_text_of_an_old_checkpoint_tells_its_age():
     run = Run(hours=3.5)
     stops_saving(run)
