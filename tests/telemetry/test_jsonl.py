@@ -70,6 +70,7 @@ def test_empty_histogram_comes_back_empty(tmp_path):
         (b'{"step": 1}\n{"step": 2, "lo', b'{"step": 1}\n'),
         (b'{"step": 1}\n{"step": 2}', b'{"step": 1}\n{"step": 2}\n'),
         (b'{"st', b""),
+        (b'{"step": 10}', b'{"step": 10}\n'),
         (b'{"step": 1}\n', b'{"step": 1}\n'),
     ],
 )

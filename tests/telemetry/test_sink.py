@@ -274,6 +274,17 @@ def test_backend_is_told_whether_the_training_failed(error, failed):
     assert seen == [failed]
 
 
+def test_write_that_is_lost_in_several_values_counts_once(gate):
+    with Sink(gate) as sink:
+        sink.write(0, {})
+        assert gate.entered.wait(5)
+        sink.write(1, {"a": object(), "b": object(), "good": 1.0})
+        for step in range(2, 5):
+            sink.write(step, {})
+        gate.open.set()
+    assert (gate.steps, sink.dropped) == ([0, 1, 2, 3, 4], 1)
+
+
 def test_nonsense_neither_raises_nor_goes_uncounted():
     kept = Gate(is_open=True)
     with Sink(kept) as sink:
