@@ -40,9 +40,9 @@ class Recorder:
     Recording neither waits for the device nor raises: what fails is counted and logged.
     It costs some microseconds a step; where a record is written, its arrays are copied
     on the device, which takes the host 5 µs or so for each of them, and 100 µs or so for
-    a thousand numbers. Sinks run in threads of the same interpreter: with thousands of
-    metrics a step, the loop waits for them some milliseconds now and then. Besides what
-    it is given, a record has the times of steps, counts of checkpoints, and what `METRICS`
+    a thousand numbers. Sinks run in threads of the same interpreter: one call in a
+    hundred waits some milliseconds for them, and tens of milliseconds with thousands of
+    metrics a step; write those more rarely. Besides what it is given, a record has the times of steps, counts of checkpoints, and what `METRICS`
     lists as of the host.
 
     Args:

@@ -111,8 +111,11 @@ def test_run_goes_on(run):
     with mlflow("bench", tracking_uri=store, run_id=address) as sink:
         assert client.get_run(address).info.status == "RUNNING"
         sink.write(2000, {"later": 1.0})
+        sink.write(STEPS - 1, {"loss": 7.0})  # a step that is there already
     assert sink.address == address
     assert client.get_run(address).data.metrics["later"] == 1.0
+    history = client.get_metric_history(address, "loss")
+    assert [m.value for m in history if m.step == STEPS - 1] == [1 / STEPS, 7.0]
     assert client.get_run(address).info.status == "FINISHED"
 
 

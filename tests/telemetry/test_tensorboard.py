@@ -78,6 +78,16 @@ def test_run_that_goes_on_writes_another_file(tmp_path):
     assert sorted(steps) == [0, 1, 2]
 
 
+def test_steps_that_come_again_are_kept_twice(tmp_path):
+    for first, value in ((0, 1.0), (2, 5.0)):
+        with tensorboard(tmp_path) as sink:
+            for step in range(first, first + 4):
+                sink.write(step, {"loss": value})
+    found = [(event.step, event.value) for event in _read(tmp_path).Scalars("loss")]
+    expected = [(step, 1.0) for step in range(4)] + [(s, 5.0) for s in range(2, 6)]
+    assert sorted(found) == sorted(expected)
+
+
 def test_folder_that_is_removed_costs_only_counted_drops(tmp_path):
     folder = tmp_path / "run"
     with tensorboard(folder, interval=0) as sink:
