@@ -113,7 +113,7 @@ def open_telemetry(
 def where_to_look(recorder: Watcher) -> Mapping[str, str]:
     """Return a command for each sink that shows what is in it."""
     commands = {
-        "jsonl": "tail -n 1 {}",
+        "jsonl": "grep gradient_norm {} | tail -n 1",  # others are of checkpoints
         "tensorboard": "tensorboard --logdir {}",
         "prometheus": "curl --silent {}",
     }

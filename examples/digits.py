@@ -216,7 +216,9 @@ def train(options: argparse.Namespace, console: Console) -> None:
                 save(manager, state, record)
         if options.telemetry:
             state = watch(state)  # and checkpoints keep the state without it
-            console.print(*where_to_look(recorder).values(), sep="\n", soft_wrap=True)
+            commands = where_to_look(recorder).values()
+            lines = ["to look inside while it trains:", *(f"  {c}" for c in commands)]
+            console.print(*lines, sep="\n", soft_wrap=True, highlight=False)
         # over the axis that pmap will have, or the second step is compiled again
         state = replicate(state, devices, "data")
         last = min(options.epochs, options.stop_after or options.epochs)

@@ -1,6 +1,7 @@
 """The digits script learns, on one device and on eight, and resumes bit for bit."""
 
 import importlib
+import json
 import os
 import shutil
 import signal
@@ -138,6 +139,10 @@ def test_run_with_telemetry_goes_on_to_the_same_bits_and_says_where_all_is(runs)
     begun = len(before["steps"])
     assert [record["step"] for record in seen] == [*range(begun + 10, 193, 10)]
     told, last = saved(out / "eight")[0]["steps"], seen[-1]
+    # the command that is printed shows a record of the optimizer, not of a checkpoint
+    command = next(x for x in printed.splitlines() if x.startswith("  grep "))
+    shown = subprocess.run(command, shell=True, capture_output=True, text=True).stdout
+    assert json.loads(shown)["update_norm"] == last["update_norm"]
     for name in ("loss", "accuracy", "gradient_norm", "learning_rate"):
         assert last[name] == told[last["step"] - 1][name]
     assert last["replica_drift"] == 0
