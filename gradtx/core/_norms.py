@@ -43,11 +43,14 @@ _SCALES = {
 }
 # Squares are summed in float64 where there is one, which needs no second look: a
 # conditional over 1,000 leaves doubled compile and call time, and puts them in memory.
-# For large leaves that are there anyway float32 is faster, 0.9 times the whole step of
-# clip + AdamW, and so it is for few.
+# For large leaves that are there anyway float32 is faster on a CPU, 0.9 times the whole
+# step of clip + AdamW, and so it is for few. A GPU's queue runs dry at a conditional.
 _LARGE, _FEW = 2**16, 16
 #: Elements of a row that is summed by one thread, at least.
 _ROW = 256
+#: Up to so many elements XLA sums on a CPU in windows: it writes the squares to memory
+#: and runs two kernels more. A reduction of two results it leaves as it is.
+_WINDOWED = 4096
 
 
 class ScaledNorm(NamedTuple):
@@ -132,7 +135,7 @@ def scaled_norm(
 
     doubles = fits_float64(dtype)
     cheap = len(leaves) <= _FEW or size(leaves) >= _LARGE * len(leaves)
-    if doubles and not (kept and cheap):
+    if doubles and not (kept and cheap and jax.default_backend() == "cpu"):
         return in_float64()
     low, up, down = _SCALES[jnp.dtype(dtype).name]
     plain = root(None)
@@ -296,7 +299,25 @@ def _in_float64(x: Any, axis: Any = None) -> jax.Array:
     parts = (x.real, x.imag) if jnp.iscomplexobj(x) else (x,)
     wide = [lax.convert_element_type(part, jnp.float64) for part in parts]
     squares = functools.reduce(jnp.add, [part * part for part in wide])
+    if axis is None and 1 < x.size <= _WINDOWED and jax.default_backend() == "cpu":
+        return _sum_in_one(squares)
     return jnp.sum(squares, axis=axis, keepdims=axis is not None)
+
+
+@jax.custom_jvp
+def _sum_in_one(squares: jax.Array) -> jax.Array:
+    """Sum numbers that are not negative, in one kernel with what computes them."""
+    zero = varying_like(squares, jnp.zeros((), squares.dtype))
+    both = lambda a, b: (a[0] + b[0], jnp.maximum(a[1], b[1]))
+    axes = tuple(range(squares.ndim))
+    found = lax.reduce((squares, squares), (zero, zero), both, axes)
+    return lax.optimization_barrier(found)[0]  # else the other one is dropped at once
+
+
+@_sum_in_one.defjvp
+def _sum_in_one_jvp(primals: Any, tangents: Any) -> Any:
+    with jax.enable_x64(True):  # as for the root
+        return _sum_in_one(*primals), jnp.sum(tangents[0])
 
 
 def _from_float64(squares: jax.Array) -> ScaledNorm:

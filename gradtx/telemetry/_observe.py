@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from gradtx.core import (
@@ -219,42 +220,45 @@ def observe(
         trees |= {"params": params} if params is not None else {}
         trees |= {"previous": state.previous} if successive else {}
         trees |= {"local": updates} if replicas is not None else {}
-        kept = {k: v for k, v in state.measured.items() if not k.startswith("moment_")}
 
-        def measure(leaving, trees, again=None):
+        def look(leaving, inner_state, trees, again=None):
             trees = {name: own(tree) for name, tree in trees.items()}
             found, token = measured(seen, again, updates=own(leaving), **trees)
+            if moments:
+                found |= measured_moments(seen, _kept(inner_state, seen))
             return found | {"measured_update": number}, token
 
+        def whole(ended):
+            return _rebuilt(inner, state.inner_state, iter(done + begun + ended))
+
         def anew():
-            # the updates are in no memory: where they are wanted, they are made again
-            parts, whole = held(links, trees, extra)
-
-            def made(parts, updates):
-                return _applied(parts, updates, whole.get("params"), extra)[0]
-
+            # what the update makes is in no memory yet: it is made for this as well
+            parts, held_trees = held(links, trees, extra)
+            params = held_trees.get("params")
             lead = len(begun)
-            first = made(parts[:lead], whole["grads"])
-            again = lambda token: own(made(parts[lead:], _after(first, token)))
-            return measure(made(parts[lead:], first), whole, again)
+            first, _ = _applied(parts[:lead], held_trees["grads"], params, extra)
+            made = lambda updates: _applied(parts[lead:], updates, params, extra)
+            again = lambda token: own(made(_after(first, token))[0])
+            leaving, ended = made(first)
+            return look(leaving, whole(ended), held_trees, again)
 
-        due = (number % every == 0) | (state.count == 0)
-        if every > 1:
-            token = jnp.zeros((), jnp.float32)
-            now = _agreed(due | ~finite)
-            found, token = _either(now, anew, (kept, token))
-            leaving, ended = apply(rest, _after(entering, token))
-        else:
-            now = jnp.ones((), bool)
+        asked = _asked(extra.get("measure"))
+        due = (number % every == 0) | (state.count == 0) if asked is None else asked
+        always = asked is True or (asked is None and every == 1)
+        token = jnp.zeros((), jnp.float32)
+        if always or asked is False:  # no branch: a GPU's queue runs dry at each
             leaving, ended = apply(rest, entering)
-            found, token = measure(leaving, trees)
-        inner_state = _rebuilt(inner, state.inner_state, iter(done + begun + ended))
+            inner_state = whole(ended)
+            found = state.measured
+            if always:
+                found, token = look(leaving, inner_state, trees)
+        else:
+            now = _agreed(due | ~finite)
+            found, token = _either(now, anew, (state.measured, token))
+            leaving, ended = apply(rest, _after(entering, token))
+            inner_state = whole(ended)
 
-        # 3. what is in memory when all is done
-        if moments:
-            old = {k: v for k, v in state.measured.items() if k.startswith("moment_")}
-            look = lambda: measured_moments(seen, _kept(inner_state, seen))
-            found |= _either(now, look, old) if every > 1 else look()
+        # 3. what is kept of this update for the next measurement
         previous = state.previous
         if successive:
             # `token` is never NaN: what is kept is written when it has been compared
@@ -365,6 +369,19 @@ def _agreed(flag: jax.Array) -> jax.Array:
 def _after(updates: Any, token: jax.Array) -> Any:
     """Return updates when the token, which is never NaN, is there."""
     return jax.tree.map(lambda x: after(x, token) if bits(x) else x, updates)
+
+
+def _asked(measure: Any) -> bool | jax.Array | None:
+    """Return what `update` was told of measuring; a bool decides for the program."""
+    if measure is None or isinstance(measure, (bool, np.bool_)):
+        return measure if measure is None else bool(measure)
+    if getattr(measure, "dtype", None) != bool or measure.shape != ():
+        raise ArgumentError(
+            f"measure must be True, False or a scalar array of bool, got {measure!r}. "
+            "Leave it out to measure at every `every`-th update.",
+            "observe",
+        )
+    return measure
 
 
 def _one_more(count: jax.Array, flag: jax.Array) -> jax.Array:
