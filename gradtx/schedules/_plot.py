@@ -58,8 +58,8 @@ def plot(
       The axes.
 
     Raises:
-      ArgumentError: if there are no schedules, other than one label each, or `steps` is
-        no integer of 1 or more.
+      ArgumentError: if there are no schedules, one is a list of them, there are other
+        than one label each, or `steps` is no integer of 1 or more.
       ImportError: if there is no matplotlib.
 
     Example:
@@ -75,6 +75,14 @@ def plot(
             "expected one schedule or more, got none. Give them before steps=.",
             "schedules.plot",
         )
+    for schedule in schedules:
+        if not callable(schedule) and np.ndim(schedule):
+            raise ArgumentError(
+                "expected functions of the step, or numbers, got "
+                f"{type(schedule).__name__}. Give several one after the other: "
+                "plot(*schedules, steps=...).",
+                "schedules.plot",
+            )
     names = _names(schedules) if labels is None else list(labels)
     if len(names) != len(schedules):
         raise ArgumentError(

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from gradtx.core import (
     ArgumentError,
@@ -109,7 +110,17 @@ def _unboxed(node: Any) -> Any:
 
 
 def named(collected: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `collect` found as metrics by name."""
+    """Return what `collect` found as metrics by name.
+
+    Raises:
+      ArgumentError: if it is traced.
+    """
+    if any(isinstance(x, Tracer) for x in jax.tree.leaves(dict(collected))):
+        raise ArgumentError(
+            "expected values, got tracers. Inside jit return telemetry.collect(state), "
+            "and call telemetry.named on what comes out.",
+            "read",
+        )
     arrays = jax.device_get(dict(collected))
     found: dict[str, Any] = {}
     several = len(arrays["observers"]) > 1
@@ -271,11 +282,12 @@ def _plain(value: Any) -> Any:
 
 def _fresh(tx: Link, params: Params) -> Any:
     """Return what `read` looks at in a fresh state, computed without the rest."""
+    tx = as_transformation(tx)
     shapes = as_shapes(jax.eval_shape(lambda p: p, params))
 
     @jax.jit
     def made() -> Any:
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return collect(as_transformation(tx).init(zeros))
+        return collect(tx.init(zeros))
 
     return made()

@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+from typing import Any
 
 import jax.numpy as jnp
 import matplotlib
@@ -135,6 +136,9 @@ def test_draws_in_given_axes_and_leaves_pyplot_alone():
 def test_asks_for_what_it_needs(monkeypatch):
     with pytest.raises(g.ArgumentError, match="one schedule or more"):
         plot(steps=10)
+    both: Any = [0.1, g.cosine_decay_schedule(0.1, 10)]
+    with pytest.raises(g.ArgumentError, match=r"got list\. Give several one after"):
+        plot(both, steps=10)
     with pytest.raises(g.ArgumentError, match="one for each of 1 schedules, got 2"):
         plot(WARM, steps=10, labels=["a", "b"])
     with pytest.raises(g.ArgumentError, match="steps"):

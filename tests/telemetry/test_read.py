@@ -258,6 +258,16 @@ def test_nothing_to_read_is_an_error():
             telemetry.read(state)
 
 
+def test_reading_inside_jit_says_what_to_return():
+    with pytest.raises(gradtx.ArgumentError, match=r"got tracers.*collect.*named"):
+        jax.jit(telemetry.read)(gradtx.adam(0.1).init(PARAMS))
+
+
+def test_arguments_in_the_wrong_order_are_named():
+    with pytest.raises(gradtx.ArgumentError, match="expected a transformation"):
+        telemetry.names(PARAMS, gradtx.adam(0.1))  # pyright: ignore[reportArgumentType]
+
+
 def test_bins_hold_what_lies_between_their_edges():
     edges = telemetry.bin_edges()
     assert len(edges) == 64 * 8 + 3
