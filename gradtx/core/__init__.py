@@ -112,6 +112,7 @@ from gradtx.core._masking import (
 from gradtx.core._norms import (
     ScaledNorm as ScaledNorm,
     global_norm as global_norm,
+    leaf_nonfinite as leaf_nonfinite,
     leaf_norm as leaf_norm,
     leaf_sums as leaf_sums,
     mean_square as mean_square,

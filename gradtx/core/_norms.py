@@ -223,8 +223,8 @@ def leaf_sums(
       axis_name: mapped axes over which the leaves are sharded.
 
     Returns:
-      float32 numbers of shape (sums, leaves): the norms of each block's leaves, how
-      many of their elements are not finite, and the inner products of each pair.
+      float32 numbers of shape (sums, leaves): the norms of each block's leaves, and
+      the inner products of each pair. A norm is finite only where all elements are.
     """
     check_axes(axis_name)
     if not all(fits_float64(real_dtype(x.dtype)) for x in blocks):
@@ -237,10 +237,7 @@ def leaf_sums(
         product = lambda a, b: functools.reduce(
             jnp.add, [x * y for x, y in zip(wide(a), wide(b), strict=True)]
         )
-        wrong = [
-            lax.convert_element_type(~jnp.isfinite(x), jnp.float64) for x in blocks
-        ]
-        terms = [*(product(x, x) for x in blocks), *wrong]
+        terms = [product(x, x) for x in blocks]
         terms += [product(a, b) for a, b in pairs]
         sums = [all_sum(x, axis_name) for x in _summed_together(terms)]
         sums[: len(blocks)] = [jnp.sqrt(x) for x in sums[: len(blocks)]]
@@ -259,10 +256,26 @@ def _leaf_sums(
         keep(leaf_norm(x, axes(x), axis_name=axis_name)) if x.ndim > 1 else jnp.abs(x)
         for x in blocks
     ]
-    sums = [jnp.sum(~jnp.isfinite(x), axes(x)) for x in blocks]
-    sums += [jnp.sum(jnp.real(a * b.conj()), axes(a)) for a, b in pairs]
+    sums = [jnp.sum(jnp.real(a * b.conj()), axes(a)) for a, b in pairs]
     sums = [all_sum(cast(x, jnp.float32), axis_name) for x in sums]
     return jnp.stack([*(cast(x, jnp.float32) for x in norms), *sums])
+
+
+def leaf_nonfinite(
+    blocks: Sequence[jax.Array], *, axis_name: AxisName | None = None
+) -> jax.Array:
+    """Return how many elements of the leaves of several trees are not finite.
+
+    Args:
+      blocks: as in `leaf_sums`.
+      axis_name: as in `leaf_sums`.
+
+    Returns:
+      float32 numbers of shape (blocks, leaves).
+    """
+    check_axes(axis_name)
+    wrong = [(~jnp.isfinite(x)).astype(jnp.float32) for x in blocks]
+    return jnp.stack([all_sum(x, axis_name) for x in _summed_together(wrong)])
 
 
 def _summed_together(terms: Sequence[jax.Array]) -> list[jax.Array]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -41,13 +41,8 @@ from gradtx.core import (
     zeros_like,
 )
 from gradtx.telemetry._blocks import held
-from gradtx.telemetry._measure import (
-    Plan,
-    measured,
-    measured_moments,
-    nothing_kept,
-    nothing_measured,
-)
+from gradtx.telemetry._measure import measured, nothing_kept, nothing_measured
+from gradtx.telemetry._passes import Plan, either
 from gradtx.telemetry._rows import paths_of, rows_of
 
 
@@ -223,9 +218,8 @@ def observe(
 
         def look(leaving, inner_state, trees, again=None):
             trees = {name: own(tree) for name, tree in trees.items()}
-            found, token = measured(seen, again, updates=own(leaving), **trees)
-            if moments:
-                found |= measured_moments(seen, _kept(inner_state, seen))
+            kept = _kept(inner_state, seen) if moments else None
+            found, token = measured(seen, again, kept, updates=own(leaving), **trees)
             return found | {"measured_update": number}, token
 
         def whole(ended):
@@ -235,12 +229,10 @@ def observe(
             # what the update makes is in no memory yet: it is made for this as well
             parts, held_trees = held(links, trees, extra)
             params = held_trees.get("params")
-            lead = len(begun)
-            first, _ = _applied(parts[:lead], held_trees["grads"], params, extra)
-            made = lambda updates: _applied(parts[lead:], updates, params, extra)
-            again = lambda token: own(made(_after(first, token))[0])
-            leaving, ended = made(first)
-            return look(leaving, whole(ended), held_trees, again)
+            made = lambda updates: _applied(parts, updates, params, extra)
+            again = lambda token: own(made(_after(held_trees["grads"], token))[0])
+            leaving, ended = made(held_trees["grads"])
+            return look(leaving, whole(ended[len(begun) :]), held_trees, again)
 
         asked = _asked(extra.get("measure"))
         due = (number % every == 0) | (state.count == 0) if asked is None else asked
@@ -254,7 +246,7 @@ def observe(
                 found, token = look(leaving, inner_state, trees)
         else:
             now = _agreed(due | ~finite)
-            found, token = _either(now, anew, (state.measured, token))
+            found, token = either(now, anew, (state.measured, token))
             leaving, ended = apply(rest, _after(entering, token))
             inner_state = whole(ended)
 
@@ -264,7 +256,7 @@ def observe(
             # `token` is never NaN: what is kept is written when it has been compared
             keep = (number % every == every - 1) & ~jnp.isnan(token)
             copy = lambda: jax.tree.map(_stored, grads, previous)
-            previous = _either(keep, copy, previous) if every > 1 else copy()
+            previous = either(keep, copy, previous) if every > 1 else copy()
 
         # 4. what is told of each update
         latest = {
@@ -352,13 +344,6 @@ def _kept(state: Any, plan: Plan) -> dict[str, Any]:
     return found
 
 
-def _either(condition: jax.Array, yes: Callable[[], Any], kept: Any) -> Any:
-    """Return `yes()` or what is kept, of one type on every device."""
-    if jax.sharding.get_abstract_mesh().manual_axes:
-        kept = varying_like(jax.eval_shape(yes), kept)
-    return lax.cond(condition, lambda: varying_like(kept, yes()), lambda: kept)
-
-
 def _agreed(flag: jax.Array) -> jax.Array:
     """Return whether the flag is set on any device, so that all do the same."""
     axes = tuple(jax.sharding.get_abstract_mesh().manual_axes)
@@ -375,7 +360,7 @@ def _asked(measure: Any) -> bool | jax.Array | None:
     """Return what `update` was told of measuring; a bool decides for the program."""
     if measure is None or isinstance(measure, (bool, np.bool_)):
         return measure if measure is None else bool(measure)
-    if getattr(measure, "dtype", None) != bool or measure.shape != ():
+    if getattr(measure, "dtype", None) != np.dtype(bool) or measure.shape != ():
         raise ArgumentError(
             f"measure must be True, False or a scalar array of bool, got {measure!r}. "
             "Leave it out to measure at every `every`-th update.",
