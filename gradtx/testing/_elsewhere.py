@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import os
 import pickle
 import subprocess
 import sys
@@ -53,7 +54,7 @@ def continued_elsewhere(
         "leaves": [_sent(x) for x in jax.tree.leaves((params, state))],
         "grads": jax.tree.map(np.asarray, grads),
     }
-    worker = _worker()
+    worker = _worker(os.environ.get("XLA_FLAGS"))
     assert worker.stdin is not None
     assert worker.stdout is not None
     pickle.dump(request, worker.stdin)
@@ -65,8 +66,9 @@ def continued_elsewhere(
 
 
 @functools.cache
-def _worker() -> subprocess.Popen[bytes]:
-    """Return the other process, started once."""
+def _worker(flags: str | None) -> subprocess.Popen[bytes]:
+    """Return the other process, started once for each setting of the compiler."""
+    del flags  # it finds them in its surroundings, as this process did
     process = subprocess.Popen(
         [sys.executable, "-m", "gradtx.testing._elsewhere"],
         stdin=subprocess.PIPE,

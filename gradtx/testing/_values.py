@@ -148,7 +148,9 @@ def _hurt(x: jax.Array, value: float) -> jax.Array:
 
 
 def _check_guarded(subject: Subject, value: float) -> None:
-    guarded = subject.with_tx(subject.library.guard(subject.tx))
+    guarded = subject.kept(
+        "guarded", lambda: subject.with_tx(subject.library.guard(subject.tx))
+    )
     params = subject.params()
     good, bad = subject.grads(), subject.grads(seed=1)
     bad["w"] = _hurt(bad["w"], value)
