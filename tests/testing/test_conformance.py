@@ -29,6 +29,8 @@ LONG = ["P9", "P10", "P14", "P15"]
 OUTSIDE = [item for item in catalogue().items() if item[0] not in INSIDE]
 #: Of which these run each time, and all of them with `-m slow`.
 SAMPLE = random.Random(3).sample(OUTSIDE, len(OUTSIDE) // 4)
+#: And these compiled as users get them.
+SHIPPED = [("adamw", catalogue()["adamw"]), *random.Random(9).sample(OUTSIDE, 5)]
 #: What one or two compiled steps tell.
 FEW = ["P4", "P5", "P7", "P17"]
 #: Forms that the catalogue does not have, because their defaults are others.
@@ -47,6 +49,19 @@ def test_numbers(check):
 
 @conformance(SAMPLE, LONG, heavy=False)
 def test_long_runs(check):
+    check()
+
+
+@pytest.mark.shipped
+@conformance(SHIPPED, NUMERIC, heavy=False)
+def test_numbers_as_shipped(check):
+    check()
+
+
+@pytest.mark.slow
+@pytest.mark.shipped
+@conformance(OUTSIDE, NUMERIC, heavy=False)
+def test_all_numbers_as_shipped(check):
     check()
 
 
