@@ -13,7 +13,8 @@ from gradtx.matrix._chunks import CHUNK, chunks_of, in_chunks
 from gradtx.matrix._gram import gram_of, gram_pays, gram_steps, restarts
 
 KELLER = (3.4445, -4.7750, 2.0315)
-# /work/shared/ALGORITHMS.md, section 2.1, names where each comes from
+# Keller Jordan's muon.py; optax's "dion"; arXiv:2505.16932 in five and, from NeMo, in
+# eight steps; arXiv:2506.10935; DeepSeek-V4; arXiv:2606.00371
 PRESETS = {
     "muon": [KELLER] * 5,
     "dion": [
