@@ -82,7 +82,9 @@ def measure(device: str, trees: list[str], names: list[str]) -> list[Row]:
         "jax._src.xla_bridge.canonicalize_platform",
         lambda platform: "cuda" if platform == "gpu" else platform,
     )
-    with found:
+    # what gradtx computes otherwise on a CPU
+    backend = mock.patch.object(jax, "default_backend", return_value="gpu")
+    with found, backend:
         topology = topologies.get_topology_desc(
             platform="cuda", target_config=target(device), topology="1x1x1"
         )

@@ -19,12 +19,15 @@ from benchmarks._trees import abstract, count, shapes
 TITLE = "Telemetry"
 NOTE = (
     "Clip + AdamW, jitted and donated, without and with `observe`: its defaults; all of "
-    "it per leaf, with two groups and histograms; and successive gradients, of which one "
-    "is kept. Updates between measurements and measured ones are timed apart, in turn; "
+    "it per leaf, with two groups and histograms; successive gradients, of which one is "
+    "kept; and the defaults in two programs, of which the host chooses by `measure=`. "
+    "Updates between measurements and measured ones are timed apart, in turn; "
     "*average* is that of the 100 updates from one measurement to the next."
 )
 
 EVERY, NEVER = 100, 1_000_000
+#: What the host says in each of the two programs.
+TOLD = {"between": False, "measured": True}
 #: What is observed, by subject.
 OBSERVED: dict[str, dict[str, Any]] = {
     "default": {},
@@ -54,6 +57,8 @@ def _case(options: Options, tree: str) -> list[Row]:
         name: gradtx.observe(base, every=NEVER, **given)
         for name, given in OBSERVED.items()
     }
+    for when, told in TOLD.items():
+        subjects[f"by the host, {when}"] = _told(subjects["default"], told)
     case = {
         "optimizer": "clip_adamw",
         "tree": tree,
@@ -79,21 +84,31 @@ def _case(options: Options, tree: str) -> list[Row]:
             ("temporaries", "B/param", cost.temporaries),
         ):
             rows.append(case | _row(measure, unit, name, value))
-        for when in ("between", "measured") if name != "off" else ("off",):
-            key = name if name == "off" else f"{name}, {when}"
+        single = name == "off" or name.startswith("by the host")
+        for when in ("off",) if single else TOLD:
+            key = name if single else f"{name}, {when}"
             contestants[key] = _running(function, tx, leaves, grads, when)
     seconds = interleaved(contestants, **options.timing)
     del contestants
     off = seconds["off"]
     for name, taken in seconds.items():
         rows.append(case | _row("update", "ms", name, 1e3 * median(taken)))
-    for name in OBSERVED:
+    for name in (*OBSERVED, "by the host"):
         pairs = zip(
             seconds[f"{name}, between"], seconds[f"{name}, measured"], strict=True
         )
         average = [((EVERY - 1) * a + b) / EVERY for a, b in pairs]
         rows.append(case | _row("average", "÷ off", name, ratio(average, off)))
     return rows
+
+
+def _told(tx: Any, measure: bool) -> Any:
+    """Return a transformation that measures always, or never."""
+
+    def update(updates, state, params=None):
+        return tx.update(updates, state, params, measure=measure)
+
+    return gradtx.GradientTransformation(tx.init, update)
 
 
 def _row(measure: str, unit: str, subject: str, value: float) -> Row:

@@ -47,7 +47,8 @@ def fields(state: Any) -> list[Field]:
     role `SAVED`, is one field: what it holds is no moment of now.
 
     Args:
-      state: the state of any transformation: of arrays, shape-and-dtypes or tracers.
+      state: the state of any transformation: of arrays, shape-and-dtypes or tracers; or
+        what holds one as `opt_state`, as a `TrainState` and an `nnx.Optimizer` do.
 
     Example:
       >>> import jax.numpy as jnp, gradtx
@@ -55,7 +56,8 @@ def fields(state: Any) -> list[Field]:
       >>> [(field.path, field.role.value) for field in gradtx.core.fields(state)][:2]
       [('scale_by_adam.count', 'count'), ('scale_by_adam.mu', 'per_param')]
     """
-    return list(_fields(state, "", ""))
+    host = not _is_named(state) and hasattr(state, "opt_state")
+    return list(_fields(state.opt_state if host else state, "", ""))
 
 
 def _fields(node: Any, path: str, link: str) -> Iterator[Field]:

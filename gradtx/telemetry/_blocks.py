@@ -11,9 +11,8 @@ import jax.numpy as jnp
 from gradtx.core import GradtxError, Packed, as_shapes, bits, has_packed, pack
 
 #: Leaves of fewer elements are packed to be measured, if there are so many of them: a
-#: program with kernels for each leaf is slow to compile, and its mere presence in a
-#: branch costs a microsecond a kernel at each call. Copies of larger ones would take
-#: memory.
+#: program with kernels for each leaf is slow to compile. Copies of larger ones would
+#: take memory.
 SMALL, FEW = 2**16, 8
 
 
@@ -70,7 +69,8 @@ def packed_like(tree: Any) -> Any:
         f"small, {min(x.ndim, 2)}" if is_small else str(i)
         for i, (x, is_small) in enumerate(zip(leaves, small, strict=True))
     ]
-    return pack(tree, jax.tree.unflatten(jax.tree.structure(tree), labels))
+    whole = jax.tree.unflatten(jax.tree.structure(tree), labels)
+    return pack(tree, lambda _: whole)  # a module is a tree that can be called
 
 
 def holder(template: Any) -> Callable[[Any], Any]:

@@ -43,7 +43,7 @@ SHARES = (0.1, 0.5, 0.9)
 
 def measured(
     plan: Plan,
-    again: Callable[[jax.Array], Any] | None = None,
+    again: Callable[..., Any] | None = None,
     kept: Mapping[str, Any] | None = None,
     **trees: Any,
 ) -> tuple[dict[str, Any], jax.Array]:
@@ -51,9 +51,10 @@ def measured(
 
     Args:
       plan: what to measure.
-      again: returns the updates once more, when the number that it gets is there. Few
-        elements of them are looked at; of updates that are in no memory, computing
-        these anew takes less than keeping all for it.
+      again: returns the updates once more, when the number that it gets is there, or
+        without one from nothing but what is in memory. Few elements of them are looked
+        at; of updates that are in no memory, computing these anew takes less than
+        keeping all for it.
       kept: what `measured_moments` is asked for, if anything: what is like the
         gradients is measured in the same pass.
       **trees: `grads` and `updates`; `params`, `previous` gradients and each device's
@@ -83,7 +84,7 @@ def measured(
         return found + [sample(row[k]) for k in kinds if k in row]
 
     seen = {name: trees[name] for name in NAMES if name in trees}
-    wrong = nonfinite_of(plan, seen, norms, again, token)
+    wrong = nonfinite_of(plan, seen, norms, again)
     if again is not None and kinds:
         seen["updates"] = again(token)
     counts, last = magnitudes_of(plan, seen, kinds, samples, token)
@@ -205,18 +206,20 @@ def _tables(
     """Return the metrics of all rows, from what was found of each leaf."""
     rows, made = plan.rows, {}
     nothing = zeros(rows.count) - 1
-    wrong = zeros(len(rows.leaves))
+    first = jnp.full((), -1, jnp.float32)
     for kind, name in NAMES.items():
         if kind in given:
             made[f"{name}_norm"] = rows.norms(norms[kind])
             made[f"{name}_nonfinite"] = rows.sums(nonfinite[kind])
-            wrong = wrong + nonfinite[kind]
         else:
             made |= {f"{name}_norm": nothing, f"{name}_nonfinite": nothing}
         if plan.histograms:
             none = zeros(len(rows.leaves), BINS)
             made[f"{name}_histogram"] = rows.whole.sums(counts.get(kind, none))
-    made["first_nonfinite"] = rows.first(wrong)
+    for kind in ("grads", "params", "updates"):  # causes come before effects
+        if kind in given:
+            first = jnp.where(first < 0, rows.first(nonfinite[kind]), first)
+    made["first_nonfinite"] = first
     if plan.effective:
         none = zeros(len(rows.leaves), BINS)
         by_row = rows.sums(counts.get("effective", none))

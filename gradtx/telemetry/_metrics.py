@@ -101,7 +101,10 @@ METRICS: dict[str, Metric] = {
         "gauge", "elements", "NaNs and infinities in the parameters."
     ),
     "first_nonfinite": Metric(
-        "text", "", "Path of the first leaf with a NaN or an infinity, or nothing."
+        "text",
+        "",
+        "Path of the first leaf with a NaN or an infinity: of the gradients, or if they "
+        "have none of the parameters, else of the updates. Or nothing.",
     ),
     "moment_norm": Metric("gauge", "", "Norm of what a state keeps per parameter."),
     "moment_rms": Metric(

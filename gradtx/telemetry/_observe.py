@@ -99,6 +99,10 @@ def observe(
     name, with the learning rate, `telemetry.names(tx, params)` the names beforehand,
     `telemetry.cost(tx, params)` what it takes. Nothing is printed, sent or waited for.
 
+    `update` takes `measure=`: `True` or `False` makes a program that measures always or
+    never, without a branch, for a loop that knows when; a scalar array of bool decides
+    in place of `every`. On a GPU a branch waits for the host at each update.
+
     Links in front that average gradients over devices come before what is measured.
     Put it inside `accumulate`, to see updates rather than micro-steps.
 
@@ -229,10 +233,21 @@ def observe(
             # what the update makes is in no memory yet: it is made for this as well
             parts, held_trees = held(links, trees, extra)
             params = held_trees.get("params")
-            made = lambda updates: _applied(parts, updates, params, extra)
-            again = lambda token: own(made(_after(held_trees["grads"], token))[0])
-            leaving, ended = made(held_trees["grads"])
-            return look(leaving, whole(ended[len(begun) :]), held_trees, again)
+            lead = len(begun)
+
+            def clipped():
+                return _applied(parts[:lead], held_trees["grads"], params, extra)[0]
+
+            def made(updates):
+                return _applied(parts[lead:], updates, params, extra)
+
+            def again(token=None):
+                begin = clipped() if token is None else _after(first, token)
+                return own(made(begin)[0])
+
+            first = clipped()
+            leaving, ended = made(first)
+            return look(leaving, whole(ended), held_trees, again)
 
         asked = _asked(extra.get("measure"))
         due = (number % every == 0) | (state.count == 0) if asked is None else asked

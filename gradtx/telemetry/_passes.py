@@ -92,8 +92,7 @@ def nonfinite_of(
     plan: Plan,
     trees: Mapping[str, Any],
     norms: Mapping[str, jax.Array],
-    again: Callable[[jax.Array], Any] | None,
-    token: jax.Array,
+    again: Callable[[], Any] | None,
 ) -> dict[str, jax.Array]:
     """Return how many elements of each leaf are not finite.
 
@@ -103,8 +102,7 @@ def nonfinite_of(
       plan: what to measure.
       trees: as in `norms_of`.
       norms: their norms.
-      again: as in `measured`.
-      token: a number to wait for.
+      again: as in `measured`: an operand of a branch would have to be in memory.
     """
     none = {name: zeros(len(norms[name])) for name in trees}
     if not blocks_of(trees):
@@ -113,7 +111,7 @@ def nonfinite_of(
     def count() -> dict[str, jax.Array]:
         seen = dict(trees)
         if again is not None:
-            seen["updates"] = again(token)
+            seen["updates"] = again()
 
         @jax.jit
         def one(*row: Any) -> Any:

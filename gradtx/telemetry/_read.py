@@ -83,7 +83,7 @@ def collect(state: Any) -> dict[str, Any]:
     """
     observers: dict[str, dict[str, Any]] = {}
     readings: dict[str, dict[str, Any]] = {}
-    for field in fields(getattr(state, "opt_state", state)):
+    for field in fields(state):
         if field.state == ObserveState.__name__ and field.name in _SEEN:
             path = field.path.rpartition(".")[0]
             observers.setdefault(path, {})[field.name] = _unboxed(field.value)

@@ -168,7 +168,8 @@ def learning_rate(state: Any) -> jax.Array:
     for descent. A line search gives the step that it chose.
 
     Args:
-      state: the state of any optimizer, alone, in a chain or inside a wrapper.
+      state: the state of any optimizer, alone, in a chain or inside a wrapper; or a
+        `TrainState` or `nnx.Optimizer` that holds one.
 
     Returns:
       A float32 scalar.
@@ -201,11 +202,13 @@ def learning_rates(state: Any) -> dict[str, jax.Array]:
     Args:
       state: as in `learning_rate`.
     """
-    return {
-        field.path: field.value
-        for field in fields(state)
-        if field.reading == "learning_rate" and jnp.ndim(field.value) == 0
-    }
+    found = {}
+    for field in fields(state):
+        if field.reading == "learning_rate":
+            leaves = jax.tree.leaves(field.value)  # Flax puts a box around each array
+            if len(leaves) == 1 and jnp.ndim(leaves[0]) == 0:
+                found[field.path] = leaves[0]
+    return found
 
 
 def _walk(path: KeyPath, node: Any, key: Any) -> Iterator[tuple[KeyPath, Any]]:

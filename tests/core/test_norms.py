@@ -181,3 +181,38 @@ def test_programs_that_read_a_sum_at_each_leaf_grow_with_leaves_alone():
         return len(program)
 
     assert size(96) <= 4.5 * size(24)
+
+
+SMALL = {"a": (50,), "b": (8, 117), "c": (2434,), "d": (), "e": (4, 4, 4), "f": (4096,)}
+
+
+def test_small_leaves_are_summed_in_one_kernel_each():
+    # XLA sums them in windows otherwise, and writes all their squares to memory first
+    tree = {k: jax.ShapeDtypeStruct(s, jnp.float32) for k, s in SMALL.items()}
+    compiled = jax.jit(gradtx.global_norm).lower(tree).compile()
+    squares = 8 * sum(np.prod(s) for s in SMALL.values())
+    assert compiled.memory_analysis().temp_size_in_bytes < 0.1 * squares
+
+
+def test_small_leaves_are_summed_exactly_and_have_derivatives():
+    rng = np.random.default_rng(0)
+    tree = {k: rng.normal(size=s).astype(np.float32) for k, s in SMALL.items()}
+    tree["c"] *= 1e20
+    tree["z"] = np.array([1 + 2j, 3 - 1j], np.complex64)
+    norm, back = jax.value_and_grad(gradtx.global_norm)(tree)
+    exact = _truth([np.abs(x) for x in tree.values()])
+    np.testing.assert_allclose(norm, exact, rtol=2.0**-23)
+    for k, x in tree.items():
+        np.testing.assert_allclose(back[k], np.conj(x) / exact, rtol=1e-6)
+    many = jax.vmap(gradtx.global_norm)({"a": jnp.eye(5), "b": jnp.ones((5, 3))})
+    np.testing.assert_allclose(many, np.full(5, 2.0), rtol=1e-6)
+
+
+def test_no_branch_on_a_gpu(monkeypatch):
+    # where the host has to see its condition before it may launch what follows
+    tree = {"w": jnp.ones((512, 256)), "b": jnp.ones(3)}
+    clip = gradtx.clip_by_global_norm(1.0)
+    traced = lambda: str(jax.make_jaxpr(lambda g: clip.update(g, clip.init(g)))(tree))
+    assert " cond[" in traced()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert " cond[" not in traced()

@@ -343,6 +343,8 @@ def test_flax_train_state():
     assert list(found) == telemetry.names(tx, PARAMS)
     assert found["gradient_norm"] == pytest.approx(6.5**0.5, rel=1e-6)
     assert found["updates"] == 1
+    assert gradtx.learning_rate(state) == gradtx.learning_rate(state.opt_state)
+    assert float(gradtx.learning_rate(state)) == pytest.approx(0.1)
 
 
 def test_flax_nnx_optimizer(lenient):
@@ -357,6 +359,10 @@ def test_flax_nnx_optimizer(lenient):
     step(model, optimizer)
     found = telemetry.read(optimizer)
     assert found == telemetry.read(optimizer.opt_state)
+    for host in (optimizer, optimizer.opt_state):
+        rate = gradtx.learning_rate(host)
+        assert isinstance(rate, jax.Array)
+        assert float(rate) == pytest.approx(0.1)
     assert list(found) == telemetry.names(tx, nnx.state(model, nnx.Param))
     assert found["gradient_norm"] == pytest.approx(8**0.5, rel=1e-6)
     assert found["gradient_norm/leaf/kernel"] == pytest.approx(6**0.5, rel=1e-6)
@@ -560,3 +566,107 @@ def test_arguments_that_are_wrong_are_refused():
     tx = gradtx.observe(gradtx.sgd(0.1), groups={"a": "", "b": "x"})
     with pytest.raises(gradtx.ArgumentError, match="label every leaf"):
         tx.init(PARAMS)
+
+
+# What the host says
+
+
+def _branches(jaxpr):
+    found = sum(eqn.primitive.name == "cond" for eqn in jaxpr.eqns)
+    inner = [x for eqn in jaxpr.eqns for x in jaxprs_in_params(eqn.params)]
+    return found + sum(map(_branches, inner))
+
+
+def test_a_program_told_not_to_measure_has_no_branch_and_leaves_what_was_measured():
+    tx = gradtx.observe(ADAMW, every=2)
+    quiet = functools.partial(tx.update, measure=False)
+    state = tx.init(PARAMS)
+    count = lambda update, *args: _branches(jax.make_jaxpr(update)(*args).jaxpr)
+    alone = count(ADAMW.update, GRADS, state.inner_state, PARAMS)
+    assert count(tx.update, GRADS, state, PARAMS) > alone
+    assert count(quiet, GRADS, state, PARAMS) == alone
+    step = jax.jit(quiet)
+    _, state = tx.update(GRADS, state, PARAMS)
+    before = state.measured
+    for _ in range(2):
+        updates, state = step(GRADS, state, PARAMS)
+    same_bits(before, state.measured)
+    expected, _ = tx.update(GRADS, state, PARAMS)
+    assert jax.tree.structure(updates) == jax.tree.structure(expected)
+    bad = jax.tree.map(lambda g: g * jnp.nan, GRADS)
+    found = telemetry.read(step(bad, state, PARAMS)[1])
+    assert found["updates"] == 4
+    assert found["measured_update"] == 1
+    assert found["nonfinite_updates"] == 1
+    assert found["gradient_nonfinite"] == 0
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_program_told_to_measure_finds_what_every_finds(traced):
+    tx = gradtx.observe(ADAMW, every=3, per_leaf=True, histograms=True)
+    told = jnp.array(True) if traced else np.True_
+    rule, asked = (
+        jax.jit(tx.update),
+        jax.jit(functools.partial(tx.update, measure=told)),
+    )
+    quiet = jax.jit(functools.partial(tx.update, measure=~told))
+    one = two = tx.init(PARAMS)
+    for number in range(1, 4):
+        _, one = rule(GRADS, one, PARAMS)
+        _, two = (asked if number in (1, 3) else quiet)(GRADS, two, PARAMS)
+    found, other = telemetry.read(one), telemetry.read(two)
+    assert found["measured_update"] == other["measured_update"] == 3
+    assert found.keys() == other.keys()
+    for name, value in found.items():
+        if isinstance(value, telemetry.Histogram):
+            np.testing.assert_array_equal(value.counts, other[name].counts)
+        elif not isinstance(value, str):
+            assert other[name] == pytest.approx(value, rel=1e-6), name
+
+
+@pytest.mark.parametrize("measure", [1, "yes", np.zeros(2, bool), np.float32(1)])
+def test_what_says_neither_yes_nor_no_is_refused(measure):
+    tx = gradtx.observe(gradtx.sgd(0.1))
+    with pytest.raises(gradtx.ArgumentError, match="measure must be"):
+        jax.jit(functools.partial(tx.update, measure=measure))(GRADS, tx.init(PARAMS))
+
+
+# Which leaf is the first
+
+
+@pytest.mark.parametrize(
+    ("grads", "params", "first"),
+    [
+        ({"a": 1.0, "b": np.nan, "c": np.inf}, {"a": 1.0, "b": 1.0, "c": 1.0}, "b"),
+        ({"a": 1.0, "b": 1.0, "c": 1.0}, {"a": 1.0, "b": 1.0, "c": np.nan}, "c"),
+        ({"a": 1.0, "b": 1.0, "c": np.nan}, {"a": 1.0, "b": np.inf, "c": 1.0}, "c"),
+    ],
+)
+def test_the_first_leaf_is_where_it_began_not_where_it_went(grads, params, first):
+    # clipping by the norm of all makes each update NaN
+    spread = gradtx.clip_by_global_norm(1.0)
+    tx = gradtx.observe(gradtx.chain(spread, gradtx.adamw(0.1)), every=7)
+    arrays = lambda tree: {k: jnp.full(3, x) for k, x in tree.items()}
+    grads, params = arrays(grads), arrays(params)
+    state = tx.init(jax.tree.map(jnp.ones_like, params))
+    found = telemetry.read(jax.jit(tx.update)(grads, state, params)[1])
+    assert found["first_nonfinite"] == first
+
+
+def test_a_tree_that_can_be_called_is_measured():
+    @jax.tree_util.register_pytree_node_class
+    class Weights(dict):
+        def tree_flatten(self):
+            return tuple(self.values()), tuple(self)
+
+        @classmethod
+        def tree_unflatten(cls, names, values):
+            return cls(zip(names, values, strict=True))
+
+        def __call__(self, x):
+            return x
+
+    weights = Weights({f"w{i}": jnp.full((2, 2), 3.0) for i in range(9)})
+    tx = gradtx.observe(gradtx.adam(0.1), every=2)
+    _, state = jax.jit(tx.update)(weights, tx.init(weights), weights)
+    assert telemetry.read(state)["param_norm"] == pytest.approx(18.0)
