@@ -28,6 +28,8 @@ SHIPPED = (
     "tests/telemetry/test_observe.py::test_between_measurements_a_donated_step",
     "tests/telemetry/test_observe.py::test_updates_and_states_keep_every_bit",
     "tests/test_temporaries.py",
+    # a product with parameters that cancels but for rounding, which decides the steps
+    "tests/testing/test_conformance.py::test_numbers[momo_adam-P5]",
 )
 
 flags = os.environ.get("XLA_FLAGS", "")

@@ -191,6 +191,7 @@ def test_adan_looks_ahead_by_the_papers_coefficient():
 
 
 @pytest.mark.usefixtures("lenient")
+@pytest.mark.shipped  # the same bits as optax
 def test_adadelta_without_a_rate_descends():
     one = {"w": jnp.ones(1)}
     updates = [
