@@ -15,8 +15,9 @@ other: Any = contrib
 
 def _scales(tx, values):
     state, found = tx.init({"w": jnp.ones(1)}), []
+    update = jax.jit(tx.update)  # else optax compiles its branches at each step
     for value in values:
-        updates, state = tx.update({"w": jnp.ones(1)}, state, value=value)
+        updates, state = update({"w": jnp.ones(1)}, state, value=value)
         found.append(float(updates["w"][0]))
     return found
 
