@@ -23,7 +23,6 @@ SHIPPED = (
     "tests/benchmarks/",
     "tests/guard/",
     "tests/optimizers/test_against_",
-    "tests/parity/",
     "tests/precision/",
     "tests/telemetry/test_observe.py::test_between_measurements_a_donated_step",
     "tests/telemetry/test_observe.py::test_updates_and_states_keep_every_bit",
