@@ -220,50 +220,40 @@ def observe(
         trees |= {"previous": state.previous} if successive else {}
         trees |= {"local": updates} if replicas is not None else {}
 
-        def look(leaving, inner_state, trees, again=None):
-            trees = {name: own(tree) for name, tree in trees.items()}
-            kept = _kept(inner_state, seen) if moments else None
-            found, token = measured(seen, again, kept, updates=own(leaving), **trees)
-            return found | {"measured_update": number}, token
-
         def whole(ended):
             return _rebuilt(inner, state.inner_state, iter(done + begun + ended))
 
         def anew():
             # what the update makes is in no memory yet: it is made for this as well
-            parts, held_trees = held(links, trees, extra)
-            params = held_trees.get("params")
-            lead = len(begun)
+            parts, few = held(links, trees, extra)
+            now, lead = few.get("params"), len(begun)
 
-            def clipped():
-                return _applied(parts[:lead], held_trees["grads"], params, extra)[0]
+            def enter():
+                return _applied(parts[:lead], few["grads"], now, extra)[0]
 
-            def made(updates):
-                return _applied(parts[lead:], updates, params, extra)
+            def leave(updates):
+                return _applied(parts[lead:], updates, now, extra)
 
             def again(token=None):
-                begin = clipped() if token is None else _after(first, token)
-                return own(made(begin)[0])
+                return own(leave(enter() if token is None else _after(first, token))[0])
 
-            first = clipped()
-            leaving, ended = made(first)
-            return look(leaving, whole(ended), held_trees, again)
+            first = enter()
+            leaving, ended = leave(first)
+            kept = _kept(whole(ended), seen) if moments else None
+            alike = {name: own(tree) for name, tree in few.items()}
+            found, token = measured(seen, again, kept, updates=own(leaving), **alike)
+            return found | {"measured_update": number}, token
 
         asked = _asked(extra.get("measure"))
         due = (number % every == 0) | (state.count == 0) if asked is None else asked
         always = asked is True or (asked is None and every == 1)
-        token = jnp.zeros((), jnp.float32)
-        if always or asked is False:  # no branch: a GPU's queue runs dry at each
-            leaving, ended = apply(rest, entering)
-            inner_state = whole(ended)
-            found = state.measured
-            if always:
-                found, token = look(leaving, inner_state, trees)
-        else:
-            now = _agreed(due | ~finite)
-            found, token = either(now, anew, (state.measured, token))
-            leaving, ended = apply(rest, _after(entering, token))
-            inner_state = whole(ended)
+        found, token = state.measured, jnp.zeros((), jnp.float32)
+        if always:  # no branch: a GPU's queue runs dry at each
+            found, token = anew()
+        elif asked is not False:
+            found, token = either(_agreed(due | ~finite), anew, (found, token))
+        leaving, ended = apply(rest, _after(entering, token))
+        inner_state = whole(ended)
 
         # 3. what is kept of this update for the next measurement
         previous = state.previous
