@@ -318,7 +318,7 @@ def _in_float64(x: Any, axis: Any = None) -> jax.Array:
 
 
 @jax.custom_jvp
-def _sum_in_one(squares: jax.Array) -> jax.Array:
+def _summed(squares: jax.Array) -> jax.Array:
     """Sum numbers that are not negative, in one kernel with what computes them."""
     zero = varying_like(squares, jnp.zeros((), squares.dtype))
     both = lambda a, b: (a[0] + b[0], jnp.maximum(a[1], b[1]))
@@ -327,10 +327,13 @@ def _sum_in_one(squares: jax.Array) -> jax.Array:
     return lax.optimization_barrier(found)[0]  # else the other one is dropped at once
 
 
-@_sum_in_one.defjvp
-def _sum_in_one_jvp(primals: Any, tangents: Any) -> Any:
+@_summed.defjvp
+def _summed_jvp(primals: Any, tangents: Any) -> Any:
     with jax.enable_x64(True):  # as for the root
-        return _sum_in_one(*primals), jnp.sum(tangents[0])
+        return _summed(*primals), jnp.sum(tangents[0])
+
+
+_sum_in_one = jax.jit(_summed)  # traced once for each type
 
 
 def _from_float64(squares: jax.Array) -> ScaledNorm:

@@ -216,3 +216,16 @@ def test_no_branch_on_a_gpu(monkeypatch):
     assert " cond[" in traced()
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert " cond[" not in traced()
+
+
+def test_a_norm_outside_jit_compiles_once():
+    tree = [jnp.full(100, 0.1), jnp.ones((3, 7))]
+    gradtx.global_norm(tree)
+    timed = []
+    listen = lambda name, *_, **__: timed.append(name)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        gradtx.global_norm(tree)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert not [name for name in timed if "compile" in name]
