@@ -1,5 +1,7 @@
 """Norms that neither overflow, underflow nor lose leaves."""
 
+from typing import Any
+
 import hypothesis
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
@@ -189,7 +191,7 @@ SMALL = {"a": (50,), "b": (8, 117), "c": (2434,), "d": (), "e": (4, 4, 4), "f": 
 def test_small_leaves_are_summed_in_one_kernel_each():
     # XLA sums them in windows otherwise, and writes all their squares to memory first
     tree = {k: jax.ShapeDtypeStruct(s, jnp.float32) for k, s in SMALL.items()}
-    compiled = jax.jit(gradtx.global_norm).lower(tree).compile()
+    compiled: Any = jax.jit(gradtx.global_norm).lower(tree).compile()
     squares = 8 * sum(np.prod(s) for s in SMALL.values())
     assert compiled.memory_analysis().temp_size_in_bytes < 0.1 * squares
 
@@ -221,8 +223,11 @@ def test_no_branch_on_a_gpu(monkeypatch):
 def test_a_norm_outside_jit_compiles_once():
     tree = [jnp.full(100, 0.1), jnp.ones((3, 7))]
     gradtx.global_norm(tree)
-    timed = []
-    listen = lambda name, *_, **__: timed.append(name)
+    timed: list[str] = []
+
+    def listen(event: str, duration_secs: float, **_: object) -> None:
+        timed.append(event)
+
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
         gradtx.global_norm(tree)
