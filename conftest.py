@@ -22,7 +22,6 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": Fal
 SHIPPED = (
     "tests/benchmarks/",
     "tests/examples/test_digits.py",
-    "tests/examples/test_digits.py",
     "tests/guard/",
     "tests/optimizers/test_against_",
     "tests/precision/",

@@ -66,6 +66,7 @@ from gradtx.core._describe import (
     is_described_link as is_described_link,
 )
 from gradtx.core._drawing import (
+    COLORS as COLORS,
     LineEnd as LineEnd,
     label_ends as label_ends,
     new_figure as new_figure,

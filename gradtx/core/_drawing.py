@@ -13,6 +13,8 @@ import numpy as np
 
 from gradtx.core._outside import imported
 
+#: Colors that people with any sight tell apart, and dark enough to write in.
+COLORS = ("#0067a5", "#c2410c", "#00735c", "#7b3294", "#6b4e16", "#3d3d3d")
 #: Lines of text lie at least this far apart, in sizes of the font.
 _SPACING = 1.35
 

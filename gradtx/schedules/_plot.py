@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gradtx.core import (
+    COLORS,
     ArgumentError,
     Call,
     LineEnd,
@@ -26,8 +27,6 @@ _POINTS = 10_000
 #: A bend is this many times sharper than the curve beside it, and by this share of
 #: the largest value: float32 errs by some 1e-7.
 _SHARPER, _LEAST = 5.0, 1e-6
-#: Colors that people with any sight tell apart, and dark enough to write in.
-_COLORS = ("#0067a5", "#c2410c", "#00735c", "#7b3294", "#6b4e16", "#3d3d3d")
 #: How far below the peak a logarithmic scale goes.
 _DEEPEST = 1e-5
 
@@ -92,7 +91,7 @@ def plot(
         )
     colors: Any = [None] * len(names)
     if ax is None:
-        colors = itertools.cycle(_COLORS)
+        colors = itertools.cycle(COLORS)
         ax = new_figure(6.5 + 0.07 * max(map(len, names)), 3.5).subplots()
     stride = -(-steps // _POINTS)
     at = np.arange(0, steps + 1, stride, dtype=np.int32)

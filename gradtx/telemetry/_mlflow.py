@@ -31,10 +31,10 @@ def mlflow(
 
     The run is apart from `mlflow.start_run` and what is active there. When the sink is
     closed it is finished, or failed, where an error ended the `with` block of the sink
-    or its recorder. Steps that come again after a restart are kept twice. In names, what MLflow does not take becomes `_`. A tag holds
-    the last text only. MLflow has no histograms: one is logged as its quantiles,
-    `<name>/p10`, `/p50` and `/p90`. A store in a database keeps infinities as the
-    largest numbers.
+    or its recorder. Steps that come again after a restart are kept twice. In names,
+    what MLflow does not take becomes `_`. A tag holds the last text only. MLflow has no
+    histograms: one is logged as its quantiles, `<name>/p10`, `/p50` and `/p90`. A store
+    in a database keeps infinities as the largest numbers.
 
     Args:
       experiment: the name of the experiment; it is made where it is missing.

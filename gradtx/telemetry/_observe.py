@@ -363,8 +363,10 @@ def _after(updates: Any, token: jax.Array) -> Any:
 
 def _asked(measure: Any) -> bool | jax.Array | None:
     """Return what `update` was told of measuring; a bool decides for the program."""
-    if measure is None or isinstance(measure, (bool, np.bool_)):
-        return measure if measure is None else bool(measure)
+    if measure is None:
+        return None
+    if isinstance(measure, (bool, np.bool_)):
+        return bool(measure)
     if getattr(measure, "dtype", None) != np.dtype(bool) or measure.shape != ():
         raise ArgumentError(
             f"measure must be True, False or a scalar array of bool, got {measure!r}. "

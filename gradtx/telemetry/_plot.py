@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gradtx.core import ArgumentError, LineEnd, label_ends, new_figure
+from gradtx.core import COLORS, ArgumentError, LineEnd, label_ends, new_figure
 from gradtx.telemetry._history import History, Series, series
 from gradtx.telemetry._metrics import METRICS, Name, natural, parse, told_apart
 
@@ -35,8 +35,6 @@ _EVENTS = {
 }
 #: Gauges that are an event where they are above 0.
 _FOUND = ("gradient_nonfinite", "update_nonfinite", "param_nonfinite")
-#: Colors that people with any sight tell apart, and dark enough to write in.
-_COLORS = ("#0067a5", "#c2410c", "#00735c", "#7b3294", "#6b4e16", "#3d3d3d")
 #: Inches: of a panel at least, and for each label at the ends of lines.
 _PANEL, _LABEL = 1.9, 0.17
 #: Of more lines, only those have a label whose ends lie apart.
@@ -182,7 +180,7 @@ def _chosen(found: Mapping[str, Series], patterns: Sequence[str]) -> list[_Panel
         for metric, own in families.items()
     }
     for own in families.values():
-        if len(own) > len(_COLORS):  # colors then follow the order of layers
+        if len(own) > len(COLORS):  # colors then follow the order of layers
             own.sort(key=lambda name: natural(str(name)))
     return [_Panel(titles[k], k in steep, own) for k, own in families.items()]
 
@@ -234,8 +232,8 @@ def _band(name: Name) -> tuple[Name, Name]:
 
 
 def _colors(count: int) -> list[str]:
-    if count <= len(_COLORS):
-        return list(_COLORS[:count])
+    if count <= len(COLORS):
+        return list(COLORS[:count])
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
