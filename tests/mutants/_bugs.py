@@ -903,9 +903,33 @@ BUGS = [
     ),
     Bug(
         "telemetry/_observe.py",
-        "now = _agreed(due | ~finite)",
-        "now = _agreed(due)",
+        "either(_agreed(due | ~finite), anew",
+        "either(_agreed(due), anew",
         tests=f"{_M}/test_observe.py",
+    ),
+    Bug(
+        "telemetry/_measure.py",
+        'for kind in ("grads", "params", "updates")',
+        'for kind in ("updates", "params", "grads")',
+        tests=f"{_M}/test_observe.py -k first",
+    ),
+    Bug(
+        "telemetry/_passes.py",
+        "either(~jnp.all(finite), count, none)",
+        "either(jnp.all(~finite), count, none)",
+        tests=f"{_M}/test_observe.py -k nan_is_counted",
+    ),
+    Bug(
+        "telemetry/_measure.py",
+        "if _form(tree) == form",
+        "if True",
+        tests=f"{_M}/test_observe.py",
+    ),
+    Bug(
+        "core/_norms.py",
+        "return _summed(*primals), jnp.sum(tangents[0])",
+        "return _summed(*primals), 2 * jnp.sum(tangents[0])",
+        tests="tests/core/test_norms.py -k small",
     ),
     Bug(
         "telemetry/_measure.py",
